@@ -79,43 +79,54 @@ class UsageError(ExecdrvError, ValueError):
 class SpecError(UsageError):
     """Raised when a field of a spec has a value outside its range."""
 
-    field_names = ("field", "value")
+    field_names: ClassVar[tuple[str, ...]] = ("field", "value")
+    field: str | None
+    value: str | None
 
 
 class UnknownDriverError(UsageError):
     """Raised when no installed driver has the name asked for."""
 
-    field_names = ("name", "known")
+    field_names: ClassVar[tuple[str, ...]] = ("name", "known")
+    name: str | None
+    known: list[str] | None
 
 
 class ContainerExistsError(UsageError):
     """Raised when a container of that id is there already."""
 
-    field_names = ("container",)
+    field_names: ClassVar[tuple[str, ...]] = ("container",)
+    container: str | None
 
 
 class ContainerNotFoundError(UsageError):
     """Raised when no container has that id."""
 
-    field_names = ("container",)
+    field_names: ClassVar[tuple[str, ...]] = ("container",)
+    container: str | None
 
 
 class RecordError(UsageError):
     """Raised when a container's record can't be read."""
 
-    field_names = ("container", "path")
+    field_names: ClassVar[tuple[str, ...]] = ("container", "path")
+    container: str | None
+    path: str | None
 
 
 class PluginError(ExecdrvError):
     """Raised when a plugin can't be loaded or has the wrong form."""
 
-    field_names = ("plugin", "distribution")
+    field_names: ClassVar[tuple[str, ...]] = ("plugin", "distribution")
+    plugin: str | None
+    distribution: str | None
 
 
 class DriverConflictError(PluginError):
     """Raised when two providers bring a driver of the same name."""
 
-    field_names = ("plugin", "distribution", "providers")
+    field_names: ClassVar[tuple[str, ...]] = ("plugin", "distribution", "providers")
+    providers: list[str] | None
 
 
 class ContractViolationError(PluginError):
@@ -125,19 +136,39 @@ class ContractViolationError(PluginError):
 class UnsupportedError(ExecdrvError):
     """Raised when the driver, or this machine, can't do what was asked; nothing has changed."""
 
-    field_names = ("driver", "guarantee", "reason", "alternatives", "refusals")
+    field_names: ClassVar[tuple[str, ...]] = (
+    driver: str | None
+    guarantee: str | None
+    reason: str | None
+    alternatives: list[str] | None
+    #: execdrv.driver.Refusal values as plain data.
+    refusals: list[dict[str, str]] | None
+        "driver",
+        "guarantee",
+        "reason",
+        "alternatives",
+        "refusals",
+    )
 
 
 class StateError(ExecdrvError):
     """Raised when an operation is not legal in the container's present state."""
 
-    field_names = ("container", "operation", "state", "allowed")
+    field_names: ClassVar[tuple[str, ...]] = ("container", "operation", "state", "allowed")
+    container: str | None
+    operation: str | None
+    state: str | None
+    allowed: list[str] | None
 
 
 class OperationError(ExecdrvError, RuntimeError):
     """Raised when an operation failed; what it had made is undone."""
 
-    field_names = ("driver", "container", "operation", "errno")
+    field_names: ClassVar[tuple[str, ...]] = ("driver", "container", "operation", "errno")
+    driver: str | None
+    container: str | None
+    operation: str | None
+    errno: int | None
 
 
 class CreateError(OperationError):
@@ -151,13 +182,17 @@ class IsolationError(OperationError):
 class LimitError(OperationError):
     """Raised when a limit could not be applied; no limit has changed."""
 
-    field_names = (*OperationError.field_names, "receipts")
+    field_names: ClassVar[tuple[str, ...]] = (*OperationError.field_names, "receipts")
+    #: execdrv.limits.Receipt values of the limits that could be applied.
+    receipts: list[Any] | None
 
 
 class CleanupError(OperationError):
     """Raised when something is left after a destroy."""
 
-    field_names = (*OperationError.field_names, "leftovers")
+    field_names: ClassVar[tuple[str, ...]] = (*OperationError.field_names, "leftovers")
+    #: What is left, each in words that name it.
+    leftovers: list[str] | None
 
 
 class StartError(OperationError):

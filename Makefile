@@ -1,0 +1,47 @@
+# Two commands for a new machine: `make run` and `make test`. Both install what is missing first.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test test-long lint types unit cases conformance test-vm bench clean
+
+# As typed: without this, make would replace every $ in it.
+override ARGS := $(value ARGS)
+export ARGS
+
+help: ## this list
+	@sed -n 's/^\([a-z -]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r name text; do printf '  make %-36s %s\n' "$$name" "$$text"; done
+
+run: ## one command under every driver; with ARGS='--driver=native -- sh -c "..."': execdrv run ARGS
+	@scripts/setup.sh run
+ifdef ARGS
+	@exec .venv/bin/python -I scripts/run_args.py
+else
+	@exec .venv/bin/python -I scripts/demo.py
+endif
+
+test: ## lint, types, unit, the cases at CI size, conformance
+	@scripts/setup.sh test
+	@EXECDRV_CASES=ci scripts/test.sh lint types unit cases conformance
+
+test-long: ## every case at its full count
+	@scripts/setup.sh test
+	@EXECDRV_CASES=long PYTEST_TIMEOUT=1800 scripts/test.sh cases
+
+lint types unit cases conformance: ## only this part of the tests; ARGS go to pytest
+	@scripts/setup.sh test
+	@scripts/test.sh $@
+
+test-vm: ## the cases on a machine with cgroup v2 only, in QEMU
+	@scripts/setup.sh test
+	@if [ -x scripts/vm/run.sh ]; then exec scripts/vm/run.sh; \
+		else echo 'cannot run test-vm: there is no scripts/vm/run.sh yet' >&2; exit 1; fi
+
+bench: ## measure against runc, bubblewrap and lxc-execute
+	@scripts/setup.sh bench
+	@exec .venv/bin/python -I bench/run.py
+
+clean: ## remove all that these targets made in this folder; the cached root file systems stay
+	rm -rf .venv .tox .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -f execdrv/init/execdrv-init
+	find . -name __pycache__ -prune -exec rm -rf {} +

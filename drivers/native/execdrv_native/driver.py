@@ -1,0 +1,288 @@
+"""The native driver: namespaces, a root by pivot_root, and control groups, nothing between.
+
+Runs in a container's supervisor, except for `build_walls` (see child.py). All copies of mounts
+are made here and belong to no namespace; whatever is mounted, the child mounts in its own. The
+kernel removes all of that with the container's last process, so `destroy` has only that to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar, Final
+
+from execdrv.driver import Box, Defaults, Driver, Isolated, Refusal
+from execdrv.errors import CleanupError, ExecdrvError, IsolationError, StartError
+from execdrv.limits import Limits, Receipt
+from execdrv.linux import cgroups
+from execdrv.linux.capabilities import (
+    CONTAINER_CAPABILITIES,
+    capability_mask,
+    capability_names,
+)
+from execdrv.linux.mounts import clone_tree, explain
+from execdrv.linux.procfs import ProcessId, detect_process, open_pidfd
+from execdrv.linux.spawn import exec_init, spawn
+from execdrv.linux.syscalls import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+)
+from execdrv.spec import UNSET, value_or
+from execdrv.version import VERSION
+from execdrv_native import machine
+from execdrv_native.child import Walls, build_walls
+from execdrv_native.look import find_refusals
+from execdrv_native.offers import OFFERS
+from execdrv_native.plan import plan_mounts
+
+#: Made with the clone; the cgroup namespace comes after the child has joined its group.
+_NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
+_KILL_TIMEOUT_S: Final = 5.0
+
+
+class NativeDriver(Driver):
+    """Runs commands in namespaces of their own, made by this process."""
+
+    name = "native"
+    contract = 1
+    version = VERSION
+    offers = OFFERS
+    uses_group = True
+    defaults: ClassVar[Defaults] = Defaults(
+        uid=0,
+        gid=0,
+        capabilities=CONTAINER_CAPABILITIES,
+        root_mode="private",
+        net="none",
+        namespaces=("mnt", "pid", "net", "ipc", "uts", "cgroup"),
+    )
+
+    def availability(self) -> str | None:
+        return machine.detect_obstacle()
+
+    def check(self, box: Box) -> Sequence[Refusal]:
+        obstacle = self.availability() or machine.detect_root_obstacle()
+        if obstacle is not None:
+            return [Refusal(message=f"cannot run a native container: {obstacle}")]
+        return [
+            *_check_root(box),
+            *_check_mounts(box),
+            *_check_capabilities(box),
+            *_check_groups(box),
+        ]
+
+    def create(self, box: Box) -> None:
+        """Nothing: all that a native container is made of ends with its processes."""
+
+    def isolate(self, box: Box) -> Isolated:
+        init = box.init
+        if init is None:
+            raise IsolationError(f"cannot isolate container {box.id!r}: it has no init")
+        flags = _NAMESPACES | (CLONE_NEWNET if box.net == "none" else 0)
+        with contextlib.ExitStack() as opened:
+            try:
+                walls = _prepare_walls(box, opened)
+            except OSError as error:
+                raise IsolationError(
+                    f"cannot copy the mounts of container {box.id!r}: {explain(error)}",
+                    errno=error.errno,
+                ) from error
+
+            def become_init() -> None:
+                build_walls(walls)
+                exec_init(init, stdio=box.stdio, passed=box.passed)
+
+            try:
+                pid = spawn(become_init, flags=flags)
+            except OSError as error:
+                raise IsolationError(
+                    f"cannot start the init of container {box.id!r}: {explain(error)}",
+                    hint="see /proc/sys/user for the number of namespaces that are allowed",
+                    errno=error.errno,
+                ) from error
+        with _end_on_error(pid):
+            process = detect_process(pid)
+            if process is None:
+                raise IsolationError(f"cannot isolate container {box.id!r}: its init has ended")
+            box.facts["init"] = {"pid": process.pid, "start_time": process.start_time}
+            init.wait_ready()
+            # Only now: the child had to make the nodes.
+            if box.group is not None and _has_device_control(box.group):
+                cgroups.allow_devices(box.group)
+            netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        return Isolated(init=process, netns=netns)
+
+    def limit(self, box: Box, limits: Limits) -> Sequence[Receipt]:
+        if box.group is None:
+            return []
+        return cgroups.apply_limits(box.group, limits)
+
+    def start(self, box: Box) -> ProcessId:
+        init = _recorded_init(box)
+        if box.init is None or init is None:
+            raise StartError(f"cannot start container {box.id!r}: it was not isolated")
+        box.init.open_gate(box.process)
+        return init
+
+    def destroy(self, box: Box) -> None:
+        init = _recorded_init(box)
+        pidfd = None if init is None else open_pidfd(init)
+        if init is None or pidfd is None:
+            return
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            if not poll.poll(_KILL_TIMEOUT_S * 1000):
+                raise CleanupError(
+                    f"cannot end the init of container {box.id!r}: process {init.pid} was killed "
+                    f"and is still there after {_KILL_TIMEOUT_S:g} s",
+                    leftovers=[f"process {init.pid}"],
+                )
+        finally:
+            os.close(pidfd)
+
+
+# --- check -------------------------------------------------------------------------------------
+
+
+def _check_root(box: Box) -> Iterable[Refusal]:
+    if box.root_mode not in ("private", "read-only", "direct"):
+        message = f"cannot use root mode {box.root_mode!r}: the native driver has no such mode"
+        yield Refusal(message=message, field="root_mode")
+    if box.net not in ("none", "host"):
+        message = f"cannot use network {box.net!r}: the native driver has none and host"
+        yield Refusal(message=message, field="net")
+    if box.root_mode == "private" and not machine.detect_overlay():
+        yield Refusal(
+            message="cannot keep the root private: this machine's kernel has no overlay",
+            hint="load the module (modprobe overlay), or use --root-mode read-only",
+            field="root_mode",
+            guarantee="fs.write-private",
+        )
+
+
+def _check_mounts(box: Box) -> Iterable[Refusal]:
+    binds = value_or(box.spec.binds, ())
+    return find_refusals(
+        plan_mounts(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds),
+        root=box.root,
+        sources=box.bind_sources,
+        root_is_own=box.root_mode == "private",
+    )
+
+
+def _check_capabilities(box: Box) -> Iterable[Refusal]:
+    lacking = box.process.bounding & ~machine.detect_bounding()
+    for name in capability_names(lacking):
+        yield Refusal(
+            message=f"cannot give capability {name}: execdrv does not have it itself",
+            hint=f"leave it out: --cap-drop {name}",
+            field="cap_add",
+            guarantee="cap.bounding",
+        )
+    layout = cgroups.detect_layout()
+    makes_nodes = box.process.bounding & capability_mask(["MKNOD"])
+    if makes_nodes and not cgroups.devices_supported(layout):
+        yield Refusal(
+            message="cannot give capability MKNOD: this machine has no device control, so the "
+            "job could open its disks",
+            field="cap_add",
+            guarantee="dev.no-disk",
+        )
+
+
+def _check_groups(box: Box) -> Iterable[Refusal]:
+    layout = cgroups.detect_layout()
+    problems = cgroups.check_limits(
+        layout,
+        box.spec.limits,
+        parent=None if box.spec.cgroup_parent is UNSET else box.spec.cgroup_parent,
+        devices=cgroups.devices_supported(layout),
+    )
+    return [_refusal_of(problem) for problem in problems]
+
+
+def _refusal_of(error: ExecdrvError) -> Refusal:
+    fields = error.fields()
+    return Refusal(
+        message=error.message,
+        hint=error.hint,
+        field=fields.get("field", ""),
+        guarantee=fields.get("guarantee", ""),
+    )
+
+
+# --- isolate -----------------------------------------------------------------------------------
+
+
+def _prepare_walls(box: Box, opened: contextlib.ExitStack) -> Walls:
+    """Open all that the child needs; what is opened is closed with `opened`."""
+
+    def own(fd: int) -> int:
+        opened.callback(os.close, fd)
+        return fd
+
+    binds = value_or(box.spec.binds, ())
+    private = box.root_mode == "private"
+    on_root = MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if box.root_mode == "read-only" else 0)
+    trees = []
+    for bind, source in zip(binds, box.bind_sources, strict=True):
+        on_bind = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+        on_bind |= MOUNT_ATTR_RDONLY if bind.read_only else 0
+        trees.append(own(clone_tree(source, attributes=on_bind, recursive=True)))
+    return Walls(
+        procs_fds=tuple(own(fd) for fd in (box.group.procs_fds() if box.group else ())),
+        own_net=box.net == "none",
+        hostname=box.hostname.encode(),
+        directory=box.directory,
+        # The root is one file system: what the machine has mounted below it stays there.
+        root_tree=own(clone_tree(box.root, attributes=on_root, recursive=False)),
+        private=private,
+        attributes=MOUNT_ATTR_NODEV | _inherited_attributes(box.root),
+        steps=plan_mounts(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds),
+        bind_trees=tuple(trees),
+    )
+
+
+def _inherited_attributes(root: int) -> int:
+    """What the layer above must keep of the root's mount, which a copy has by itself."""
+    flags = os.fstatvfs(root).f_flag
+    return (MOUNT_ATTR_NOSUID if flags & os.ST_NOSUID else 0) | (
+        MOUNT_ATTR_NOEXEC if flags & os.ST_NOEXEC else 0
+    )
+
+
+def _has_device_control(group: cgroups.Group) -> bool:
+    return group.plan.dir_of("devices") is not None or group.plan.unified is not None
+
+
+@contextlib.contextmanager
+def _end_on_error(pid: int) -> Iterator[None]:
+    """End and reap a child of ours if the block fails."""
+    try:
+        yield
+    except BaseException as error:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        if isinstance(error, OSError):
+            raise IsolationError(
+                f"cannot look at the container's init: {explain(error)}", errno=error.errno
+            ) from error
+        raise
+
+
+def _recorded_init(box: Box) -> ProcessId | None:
+    recorded = box.facts.get("init")
+    return None if recorded is None else ProcessId(**recorded)

@@ -1,0 +1,352 @@
+"""A container as its user sees it: a handle that asks the container's supervisor.
+
+Runs in the user's process, in any of its threads; it keeps no state but connections. Operations go
+through the hooks (execdrv.dispatch), so that wrappers see them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from execdrv import wire
+from execdrv.driver import Exit, Isolated
+from execdrv.errors import (
+    ContainerNotFoundError,
+    DeadlineError,
+    ExecdrvError,
+    StateError,
+    SupervisorLostError,
+)
+from execdrv.limits import Limits, Receipt
+from execdrv.linux.procfs import ProcessId
+from execdrv.state import Entry
+from execdrv.supervisor import launcher
+from execdrv.supervisor.connection import Connection
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from execdrv.host import Host
+
+#: How much longer than a driver's deadline a caller waits for the answer.
+PATIENCE_S = 5.0
+
+
+@attrs.define(eq=False)
+class _Starter:
+    """What only the process that started the supervisor has."""
+
+    connection: Connection
+    socket: socket.socket
+    exit_fd: int
+
+
+class Container:
+    """One container. Made by `Host.container`, `Host.start` or `Host.get`.
+
+    A context manager: it is destroyed at the end of the block.
+    """
+
+    def __init__(
+        self, host: Host, id: str, *, starter: tuple[socket.socket, int] | None = None
+    ) -> None:
+        self._host = host
+        self._id = id
+        self._starter = (
+            _Starter(connection=Connection(starter[0]), socket=starter[0], exit_fd=starter[1])
+            if starter is not None
+            else None
+        )
+        self._created = starter is None
+        self._wait_socket: socket.socket | None = None
+        self._exit: Exit | None = None
+        self._receipts: tuple[Receipt, ...] = ()
+        self._destroyed = False
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.destroy()
+
+    def __repr__(self) -> str:
+        return f"<Container {self._id}>"
+
+    # --- what it is ----------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The container's id, which is its name."""
+        return self._id
+
+    @property
+    def state(self) -> str:
+        """creating, created, isolated, ready, running, stopped, destroying; lost or broken where
+        its supervisor is gone; destroyed where nothing is left of it."""
+        entry = self._entry()
+        if entry is not None:
+            return entry.state
+        return "destroyed" if self._created else "creating"
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended, or None while it has not."""
+        if self._exit is None:
+            entry = self._entry()
+            if entry is not None and entry.record is not None:
+                return entry.record.exit
+        return self._exit
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """What was really applied of what was asked; complete once `limit` was called."""
+        entry = self._entry()
+        if entry is not None and entry.record is not None:
+            self._receipts = entry.record.receipts
+        return self._receipts
+
+    def inspect(self) -> dict[str, Any]:
+        """The record as plain data, with `state` as `ps` shows it.
+
+        Raises:
+            ContainerNotFoundError: nothing is left of it.
+            RecordError: the record can't be read.
+        """
+        entry = self._entry()
+        if entry is None:
+            raise ContainerNotFoundError(
+                f"cannot find container {self._id!r}: there is none of that name",
+                container=self._id,
+            )
+        if entry.record is None:
+            return {"id": self._id, "state": entry.state, "problem": entry.problem}
+        plain: dict[str, Any] = wire.encode(entry.record)
+        return {**plain, "state": entry.state}
+
+    def _entry(self) -> Entry | None:
+        return self._host.registry.entry(self._id)
+
+    # --- operations ----------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make identity, record, group; nothing runs.
+
+        Raises:
+            UnsupportedError: the driver or this machine can't do what was asked; nothing was made.
+            ContainerExistsError: the id is in use.
+            CreateError: nothing is left.
+        """
+        self._host.operate("create", self)
+
+    def isolate(self) -> Isolated:
+        """Build the walls; the command does not run yet.
+
+        Raises:
+            IsolationError: a wall could not be built.
+            StateError: not in state created.
+        """
+        result: Isolated = self._host.operate("isolate", self)
+        return result
+
+    def limit(self, **limits: Any) -> tuple[Receipt, ...]:
+        """Put the spec's limits in force; or others, also while the command runs.
+
+        Args:
+            limits: memory_bytes, memory_swap_bytes, cpus, pids (execdrv.limits.Limits); none: the
+                spec's.
+        Raises:
+            LimitError: none has changed.
+            StateError: not in state isolated, ready or running.
+        """
+        wanted = Limits(**limits) if limits else None
+        result: tuple[Receipt, ...] = self._host.operate("limit", self, limits=wanted)
+        return result
+
+    def start(self) -> ProcessId:
+        """Run the command. Returns its process.
+
+        Raises:
+            CommandNotFoundError, CommandNotExecutableError, StartError: it does not run.
+            StateError: not in state ready.
+        """
+        result: ProcessId = self._host.operate("start", self)
+        return result
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the command.
+
+        Raises:
+            StateError: it does not run.
+        """
+        self._host.operate("signal", self, signum=signum)
+
+    def destroy(self) -> None:
+        """End and remove everything. Repeatable.
+
+        Raises:
+            CleanupError: something is left; it can be called again.
+        """
+        if not self._destroyed:
+            self._host.operate("destroy", self)
+
+    def wait(self, timeout_s: float | None = None) -> Exit:
+        """Wait for the end.
+
+        Args:
+            timeout_s: seconds, at least 0; None: for ever.
+        Raises:
+            TimeoutError: it has not ended.
+            SupervisorLostError: the supervisor died, and so the container.
+        """
+        if self._exit is not None:
+            return self._exit
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if not _is_readable(self.fileno(), deadline):
+            raise TimeoutError(f"container {self._id!r} has not ended in {timeout_s:g} s")
+        try:
+            if self._wait_socket is not None:
+                answer = Connection(self._wait_socket).receive(timeout_s=PATIENCE_S)
+                self._wait_socket = None
+            else:
+                answer = self._connect().request("wait", timeout_s=PATIENCE_S)
+            self._exit = wire.decode(Exit, answer)
+        except SupervisorLostError:
+            entry = self._entry()
+            if entry is None or entry.record is None or entry.record.exit is None:
+                raise
+            self._exit = entry.record.exit
+        return self._exit
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once the container has ended (for select and the like)."""
+        if self._starter is not None:
+            return self._starter.exit_fd
+        if self._wait_socket is None:
+            self._wait_socket = self._connect().begin("wait")
+        return self._wait_socket.fileno()
+
+    # --- for the dispatcher --------------------------------------------------------------------
+
+    def perform(self, operation: str, argument: Any = None) -> Any:
+        """Ask the supervisor; called by the dispatcher alone, below all wrappers."""
+        try:
+            if operation == "create":
+                return self._create()
+            if operation == "destroy":
+                return self._destroy()
+            plain = None if argument is None else wire.encode(argument)
+            answer = self._ask(operation, plain)
+        except ExecdrvError as error:
+            raise self._host.explain(error) from error.__cause__
+        match operation:
+            case "isolate":
+                return wire.decode(Isolated, answer)
+            case "limit":
+                return wire.decode(tuple[Receipt, ...], answer)
+            case "start":
+                return wire.decode(ProcessId, answer)
+        return None
+
+    def ask_starter(self, operation: str) -> Any:
+        """Ask over the starter's own connection, which is there before the container is."""
+        if self._starter is None:
+            raise StateError(
+                f"cannot {operation} container {self._id!r}: another process has made it",
+                container=self._id,
+                operation=operation,
+            )
+        return self._starter.connection.request(operation, timeout_s=self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return self._host.deadline_s + PATIENCE_S
+
+    def _create(self) -> None:
+        self.ask_starter("create")
+        self._created = True
+
+    def _ask(self, operation: str, argument: Any) -> Any:
+        if not self._created:
+            return self.ask_starter(operation)
+        connection = self._connect()
+        try:
+            return connection.request(operation, argument, timeout_s=self._patience)
+        finally:
+            connection.close()
+
+    def _connect(self) -> Connection:
+        return launcher.connect(self._host.registry.path_of(self._id))
+
+    def _destroy(self) -> None:
+        if self._created:
+            try:
+                self._ask("destroy", None)
+            except DeadlineError:
+                self._kill_supervisor()
+                self._collect()
+            except SupervisorLostError:
+                self._collect()
+        self.release()
+
+    def _collect(self) -> None:
+        """The supervisor is gone: what it left below this process, then what the record names."""
+        self._host.end_orphans()
+        with contextlib.suppress(ContainerNotFoundError):
+            self._host.collect(self._id)
+
+    def _kill_supervisor(self) -> None:
+        """It does not answer within its deadline: its death ends the container."""
+        from execdrv.linux import procfs
+
+        entry = self._entry()
+        if entry is not None and entry.record is not None:
+            supervisor = entry.record.supervisor
+            procfs.send_signal(supervisor, 9)
+            end = time.monotonic() + PATIENCE_S
+            while procfs.is_running(supervisor) and time.monotonic() < end:
+                time.sleep(0.002)
+
+    def release(self) -> None:
+        """Give up a container that was never created: its supervisor ends."""
+        self._destroyed = True
+        self._host.forget(self)
+        self.close()
+
+    def close(self) -> None:
+        """Close this handle's descriptors; the container is not touched. Repeatable."""
+        if self._starter is not None:
+            self._starter.connection.close()
+            os.close(self._starter.exit_fd)
+            self._starter = None
+        if self._wait_socket is not None:
+            self._wait_socket.close()
+            self._wait_socket = None
+
+    def wait_gone(self, timeout_s: float) -> bool:
+        """Whether the supervisor that this process started has exited."""
+        if self._starter is None:
+            return True
+        return _is_readable(self._starter.socket.fileno(), time.monotonic() + timeout_s)
+
+
+def _is_readable(fd: int, deadline: float | None) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | select.POLLHUP)
+    while True:
+        patience_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if poll.poll(None if patience_s is None else patience_s * 1000):
+            return True
+        if deadline is not None and time.monotonic() >= deadline:
+            return False

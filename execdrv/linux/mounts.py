@@ -1,0 +1,410 @@
+"""A container's mounts: steps that are data, and the small executor that carries them out.
+
+`clone_tree` runs in the supervisor; its copies are attached to no mount namespace. `apply_steps`
+runs in a child with a mount namespace of its own, between clone and exec, on a new root that is
+mounted there: it imports nothing and logs nothing.
+
+The tree below the new root is hostile and may change at any moment. So every target is resolved
+once, by openat2(2) with the new root as its root, and everything is mounted on the descriptor
+that this gave; nothing is created but in file systems of the container's own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from execdrv.errors import IsolationError
+from execdrv.linux.syscalls import (
+    AT_RECURSIVE,
+    FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_STRING,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_PRIVATE,
+    OPEN_TREE_CLONE,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    fsconfig,
+    fsmount,
+    fsopen,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    openat2,
+)
+
+#: What every mount gets that carries neither programs nor devices.
+INERT: Final = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+#: openat2(2) with RESOLVE_IN_ROOT says EAGAIN when something was renamed meanwhile.
+_TRIES: Final = 1000
+
+# --- steps -------------------------------------------------------------------------------------
+# Targets are absolute in the new root. Only the targets of `asked` steps may contain links.
+
+
+@attrs.frozen(kw_only=True)
+class NewFs:
+    """Mount a new file system."""
+
+    target: bytes
+    fstype: bytes
+    options: tuple[tuple[bytes, bytes], ...] = ()
+    #: MOUNT_ATTR_* of mount_setattr(2).
+    attributes: int
+    #: Whether the user named the target, who may use links of the root and missing directories.
+    asked: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Attach:
+    """Mount a tree of `clone_tree` on what the user named."""
+
+    target: bytes
+    #: Index into the trees given to `apply_steps`.
+    tree: int
+
+
+@attrs.frozen(kw_only=True)
+class MakeNode:
+    """Make a device node, readable and writable by all."""
+
+    target: bytes
+    major: int
+    minor: int
+
+
+@attrs.frozen(kw_only=True)
+class MakeLink:
+    """Make a symbolic link."""
+
+    target: bytes
+    to: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Cover:
+    """Hide a file or directory of a mount made before, under an empty read-only one."""
+
+    target: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Protect:
+    """Make a part of a mount made before read-only."""
+
+    target: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Seal:
+    """Make the mount of an earlier `NewFs` read-only (not what is mounted below it)."""
+
+    target: bytes
+
+
+MountStep = NewFs | Attach | MakeNode | MakeLink | Cover | Protect | Seal
+
+
+def describe(step: MountStep) -> str:
+    """A step in a few words, for messages."""
+    words = {
+        Attach: "a bind on",
+        MakeNode: "device node",
+        MakeLink: "link",
+        Cover: "a cover over",
+        Protect: "a read-only view of",
+        Seal: "nothing more below",
+    }
+    what = f"a new {step.fstype.decode()} on" if isinstance(step, NewFs) else words[type(step)]
+    return f"{what} {show(step.target)}"
+
+
+# --- in the supervisor -------------------------------------------------------------------------
+
+
+def clone_tree(source: int, *, attributes: int, recursive: bool) -> int:
+    """A private copy of a mount, from the directory or file of a descriptor down.
+
+    The copy belongs to no mount namespace and ends with its descriptor, if nobody attaches it.
+    It is made private at once: as a peer of its source, what the container mounts below it
+    would show up in the machine (mount_namespaces(7), shared subtrees).
+
+    Args:
+        source: descriptor (O_PATH), of a mount in the caller's mount namespace.
+        attributes: MOUNT_ATTR_* to add, on every mount of the copy.
+        recursive: whether the mounts below the source are copied too.
+    Raises:
+        OSError: nothing was made.
+    """
+    recurse = AT_RECURSIVE if recursive else 0
+    tree = open_tree(source, flags=OPEN_TREE_CLONE | recurse)
+    try:
+        mount_setattr(tree, attr_set=attributes, propagation=MS_PRIVATE, flags=AT_RECURSIVE)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+# --- in the child ------------------------------------------------------------------------------
+
+
+def apply_steps(
+    steps: Sequence[MountStep],
+    *,
+    root: int,
+    trees: Sequence[int],
+    covers: int,
+    root_is_own: bool,
+) -> None:
+    """Carry out the steps, in order.
+
+    Args:
+        root: descriptor of the new root, a mount in the caller's own mount namespace.
+        trees: what `Attach.tree` counts.
+        covers: descriptor of what `make_covers` made.
+        root_is_own: whether missing mount points may be created in the new root itself.
+    Raises:
+        IsolationError: a step failed; the mount namespace is of no use any more.
+    """
+    sealed = frozenset(step.target for step in steps if isinstance(step, Seal))
+    view = _View(root=root, trees=trees, covers=covers, sealed=sealed)
+    if root_is_own:
+        view.own_devices.add(os.fstat(root).st_dev)
+    for step in steps:
+        try:
+            view.apply(step)
+        except OSError as error:
+            raise IsolationError(
+                f"cannot mount {describe(step)}: {explain(error)}", errno=error.errno
+            ) from error
+
+
+def make_fs(fstype: bytes, options: Sequence[tuple[bytes, bytes]], attributes: int) -> int:
+    """A new file system, mounted nowhere yet; an option without a value is a flag.
+
+    Raises:
+        OSError: the kernel's own words are in its text where it has any.
+    """
+    context = fsopen(fstype)
+    try:
+        for key, value in options:
+            fsconfig(context, FSCONFIG_SET_STRING, key, value)
+        fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+        return fsmount(context, attributes=attributes)
+    except OSError as error:
+        said = _read_kernel_log(context)
+        raise OSError(error.errno, f"{error.strerror}{said}") from error
+    finally:
+        os.close(context)
+
+
+def make_covers(parent: int, name: bytes) -> int:
+    """A read-only mount with an empty `file` and an empty `directory`, on a directory made for it.
+
+    Returns:
+        A descriptor of its root, for `apply_steps`.
+    """
+    os.mkdir(name, 0o700, dir_fd=parent)
+    covers = make_fs(b"tmpfs", ((b"mode", b"755"), (b"size", b"4k"), (b"nr_inodes", b"8")), INERT)
+    os.mkdir(b"directory", 0o555, dir_fd=covers)
+    os.mknod(b"file", 0o444 | stat.S_IFREG, dir_fd=covers)
+    mount_setattr(covers, attr_set=MOUNT_ATTR_RDONLY)
+    move_mount(covers, parent, name)
+    return covers
+
+
+def explain(error: OSError) -> str:
+    """An OSError's reason in the form of our messages."""
+    head, colon, call = (error.strerror or str(error)).partition(": ")
+    return f"{head[:1].lower()}{head[1:]}{colon}{call}"
+
+
+def show(path: bytes) -> str:
+    """A path for a message: quoted, odd bytes escaped."""
+    return repr(os.fsdecode(path))
+
+
+class _View:
+    """The new root while it grows."""
+
+    def __init__(
+        self, *, root: int, trees: Sequence[int], covers: int, sealed: frozenset[bytes]
+    ) -> None:
+        self.root, self.trees, self.covers, self.sealed = root, trees, covers, sealed
+        #: st_dev of file systems of the container's own, where mount points may be created.
+        self.own_devices: set[int] = set()
+        #: st_dev of file systems on which nobody may ask for a mount.
+        self.closed_devices: set[int] = {os.fstat(covers).st_dev}
+        #: Descriptors of the mounts that are sealed in the end, and filled before.
+        self.open_mounts: dict[bytes, int] = {}
+
+    def apply(self, step: MountStep) -> None:
+        match step:
+            case NewFs():
+                self._apply_new_fs(step)
+            case Attach():
+                tree = self.trees[step.tree]
+                is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+                self._mount(tree, self._open_asked(step.target, is_directory=is_directory))
+            case MakeNode():
+                directory, name = self._open_parent(step.target)
+                device = os.makedev(step.major, step.minor)
+                os.mknod(name, 0o666 | stat.S_IFCHR, device, dir_fd=directory)
+            case MakeLink():
+                directory, name = self._open_parent(step.target)
+                os.symlink(step.to, name, dir_fd=directory)
+            case Cover():
+                self._cover(step.target)
+            case Protect():
+                self._protect(step.target)
+            case Seal():
+                mount_setattr(self.open_mounts[step.target], attr_set=MOUNT_ATTR_RDONLY)
+
+    def _apply_new_fs(self, step: NewFs) -> None:
+        mount = make_fs(step.fstype, step.options, step.attributes)
+        if step.asked:
+            target = self._open_asked(step.target, is_directory=True)
+        else:
+            target = self._open_fixed(step.target)
+        devices = self.own_devices if step.fstype == b"tmpfs" else self.closed_devices
+        devices.add(os.fstat(mount).st_dev)
+        self._mount(mount, target)
+        if step.target in self.sealed:
+            self.open_mounts[step.target] = mount
+        else:
+            os.close(mount)
+
+    def _mount(self, tree: int, target: int) -> None:
+        move_mount(tree, target)
+        os.close(target)
+
+    def _cover(self, path: bytes) -> None:
+        try:
+            target = self._open(path, RESOLVE_NO_SYMLINKS)
+        except FileNotFoundError:
+            return  # this kernel has no such file
+        is_directory = stat.S_ISDIR(os.fstat(target).st_mode)
+        cover = open_tree(
+            self.covers, b"directory" if is_directory else b"file", flags=OPEN_TREE_CLONE
+        )
+        self._mount(cover, target)
+        os.close(cover)
+
+    def _protect(self, path: bytes) -> None:
+        try:
+            target = self._open(path, RESOLVE_NO_SYMLINKS)
+        except FileNotFoundError:
+            return  # this kernel has no such file
+        tree = open_tree(target, flags=OPEN_TREE_CLONE)
+        mount_setattr(tree, attr_set=MOUNT_ATTR_RDONLY | INERT)
+        self._mount(tree, target)
+        os.close(tree)
+
+    def _open_parent(self, path: bytes) -> tuple[int, bytes]:
+        """The root of a mount that is still open, and the name of something to make in it."""
+        directory, _, name = path.rpartition(b"/")
+        return self.open_mounts[directory], name
+
+    def _open_fixed(self, path: bytes) -> int:
+        """A mount point that nobody asked for: a directory, and no link on the way to it."""
+        try:
+            target = self._open(path, RESOLVE_NO_SYMLINKS)
+        except FileNotFoundError:
+            directory, _, name = path.rpartition(b"/")
+            parent = self._open(directory or b"/", RESOLVE_NO_SYMLINKS)
+            return self._create(parent, name, path=path, is_directory=True)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise refuse_target(path, "it must not be a symbolic link") from error
+            raise
+        _check_kind(target, path, is_directory=True)
+        return target
+
+    def _open_asked(self, path: bytes, *, is_directory: bool) -> int:
+        """A mount point that the user named, created if it is missing in a place of our own."""
+        try:
+            target = self._open(path, RESOLVE_NO_MAGICLINKS)
+        except FileNotFoundError:
+            target = self._create_missing(path, is_directory=is_directory)
+        _check_kind(target, path, is_directory=is_directory)
+        status = os.fstat(target)
+        if status.st_dev in self.closed_devices:
+            raise refuse_target(path, "it is in a file system that the driver guards")
+        if any(os.path.samestat(status, os.fstat(fd)) for fd in self._guarded()):
+            raise refuse_target(path, "it is a mount that the driver needs")
+        return target
+
+    def _guarded(self) -> list[int]:
+        return [self.root, *self.open_mounts.values()]
+
+    def _create_missing(self, path: bytes, *, is_directory: bool) -> int:
+        """Create what is missing of a path, each part in the directory held before it."""
+        parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+        here, count = self._open_existing(parts)
+        if b".." in parts[count:]:
+            raise refuse_target(path, "'..' follows a directory that is missing")
+        for number, part in enumerate(parts[count:], start=count + 1):
+            last = number == len(parts)
+            above = here
+            here = self._create(above, part, path=path, is_directory=is_directory or not last)
+            os.close(above)
+        return here
+
+    def _open_existing(self, parts: Sequence[bytes]) -> tuple[int, int]:
+        """The directory of the longest part of a path that exists, and how many names it has."""
+        for count in range(len(parts) - 1, 0, -1):
+            try:
+                return self._open(b"/".join(parts[:count]), RESOLVE_NO_MAGICLINKS), count
+            except FileNotFoundError:
+                continue
+        return self._open(b"/", RESOLVE_NO_MAGICLINKS), 0
+
+    def _create(self, parent: int, name: bytes, *, path: bytes, is_directory: bool) -> int:
+        if os.fstat(parent).st_dev not in self.own_devices:
+            raise refuse_target(path, f"{show(name)} is missing", hint=f"make {show(path)} first")
+        try:
+            if is_directory:
+                os.mkdir(name, 0o755, dir_fd=parent)
+            else:
+                os.mknod(name, 0o644 | stat.S_IFREG, dir_fd=parent)
+        except FileExistsError as error:
+            reason = f"{show(name)} is a symbolic link to nothing"
+            raise refuse_target(path, reason, hint="name the place it points to") from error
+        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+    def _open(self, path: bytes, resolve: int) -> int:
+        for _ in range(_TRIES):
+            try:
+                return openat2(self.root, path, os.O_PATH, resolve=RESOLVE_IN_ROOT | resolve)
+            except BlockingIOError:
+                continue
+        raise refuse_target(path, "its directories are renamed all the time")
+
+
+def _check_kind(target: int, path: bytes, *, is_directory: bool) -> None:
+    if stat.S_ISDIR(os.fstat(target).st_mode) != is_directory:
+        reason = "it is not a directory" if is_directory else "it is a directory, the source a file"
+        raise refuse_target(path, reason)
+
+
+def refuse_target(path: bytes, reason: str, *, hint: str = "") -> IsolationError:
+    """The error for a mount point that can't be used."""
+    return IsolationError(f"cannot mount on {show(path)}: {reason}", hint=hint)
+
+
+def _read_kernel_log(context: int) -> str:
+    """What the kernel has to say about a file system that it did not make (fsopen(2))."""
+    try:
+        return " (" + os.read(context, 1024).decode("utf-8", "replace").strip() + ")"
+    except OSError:
+        return ""

@@ -1,0 +1,225 @@
+"""Frames over a Unix stream socket: a length, JSON, and descriptors beside the first byte.
+
+A blocking connection (`Connection`) for callers, and a buffered one (`Peer`) for event loops. A
+connection that an exception interrupted (Ctrl-C too) is closed and never used again: the next
+call would read the previous answer.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from execdrv import wire
+from execdrv.errors import DeadlineError, SupervisorLostError
+
+#: Version of the requests; a supervisor and a caller of different versions refuse each other.
+PROTOCOL_VERSION = 1
+#: SCM_MAX_FD of the kernel: descriptors in one message.
+MAX_FDS = 253
+
+_CHUNK = 1 << 18
+
+
+def send_frame(sock: socket.socket, data: Any, fds: Sequence[int] = ()) -> None:
+    """Send one frame; blocks as the socket does."""
+    payload = wire.dumps(data)
+    frame = memoryview(wire.HEADER.pack(len(payload)) + payload)
+    sent = 0
+    if fds:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        sent = sock.sendmsg([frame], rights, socket.MSG_NOSIGNAL)
+    while sent < len(frame):
+        sent += sock.send(frame[sent:], socket.MSG_NOSIGNAL)
+
+
+class FrameBuffer:
+    """Bytes and descriptors that have come, until they are whole frames."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._fds: list[int] = []
+
+    def receive(self, sock: socket.socket) -> bool:
+        """Take what is there; False at the end of file. BlockingIOError as the socket raises it."""
+        space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+        data, ancillary, _, _ = sock.recvmsg(_CHUNK, space, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds = array.array("i")
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+                self._fds += fds
+        self._bytes += data
+        return bool(data)
+
+    def next_frame(self) -> tuple[Any, list[int]] | None:
+        """The next whole frame and the descriptors that came with it, or None.
+
+        Raises:
+            WireError: no frame of ours.
+        """
+        size = wire.HEADER.size
+        if len(self._bytes) < size:
+            return None
+        (length,) = wire.HEADER.unpack_from(self._bytes)
+        if length > wire.MAX_FRAME_BYTES:
+            raise wire.WireError(f"cannot read a frame of {length} bytes: too long")
+        if len(self._bytes) < size + length:
+            return None
+        payload = bytes(memoryview(self._bytes)[size : size + length])
+        del self._bytes[: size + length]
+        fds, self._fds = self._fds, []
+        return wire.loads(payload), fds
+
+    def close(self) -> None:
+        """Close descriptors that came and were not taken."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+
+class Connection:
+    """A caller's connection to a supervisor: one request and its answer at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def request(self, operation: str, arguments: Any = None, *, timeout_s: float | None) -> Any:
+        """Ask, and wait for the answer.
+
+        Raises:
+            SupervisorLostError: the supervisor is gone.
+            DeadlineError: no answer came in `timeout_s` seconds.
+            ExecdrvError: what the supervisor answered.
+        """
+        try:
+            self._socket.settimeout(timeout_s)
+            self._send(operation, arguments)
+            return self.receive(timeout_s=timeout_s)
+        except TimeoutError as error:
+            self.close()
+            raise DeadlineError(
+                f"cannot {operation} the container: no answer in {timeout_s:g} s",
+                operation=operation,
+            ) from error
+        except ConnectionError as error:
+            self.close()
+            raise SupervisorLostError(
+                f"cannot {operation} the container: its supervisor is gone", operation=operation
+            ) from error
+
+    def begin(self, operation: str) -> socket.socket:
+        """Ask without waiting; the socket is readable when the answer is there."""
+        self._send(operation, None)
+        return self._socket
+
+    def receive(self, *, timeout_s: float | None) -> Any:
+        """The answer to what was asked.
+
+        Raises:
+            SupervisorLostError, TimeoutError, ExecdrvError: as `request`.
+        """
+        try:
+            self._socket.settimeout(timeout_s)
+            answer = self._receive()
+        except ConnectionError as error:
+            self.close()
+            raise SupervisorLostError(
+                "cannot hear of the container: its supervisor is gone"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        if "error" in answer:
+            raise wire.decode_error(answer["error"])
+        return answer["ok"]
+
+    def _send(self, operation: str, arguments: Any) -> None:
+        frame = {"version": PROTOCOL_VERSION, "op": operation, "args": arguments}
+        try:
+            send_frame(self._socket, frame)
+        except BaseException:
+            self.close()
+            raise
+
+    def _receive(self) -> Any:
+        buffer = FrameBuffer()
+        while (frame := buffer.next_frame()) is None:
+            if not buffer.receive(self._socket):
+                raise ConnectionResetError
+        return frame[0]
+
+    def close(self) -> None:
+        """Repeatable."""
+        self._socket.close()
+
+
+class Peer:
+    """An event loop's end of a connection: never blocks, keeps what could not be sent yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self._incoming = FrameBuffer()
+        self._outgoing = bytearray()
+        #: Nothing more will come.
+        self.eof = False
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether to wait for room to send."""
+        return bool(self._outgoing)
+
+    def receive(self) -> list[tuple[Any, list[int]]]:
+        """All whole frames that are there; sets `eof`.
+
+        Raises:
+            WireError: the peer does not speak this protocol.
+        """
+        frames = []
+        try:
+            while self._incoming.receive(self.socket):
+                while (frame := self._incoming.next_frame()) is not None:
+                    frames.append(frame)
+            self.eof = True
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self.eof = True
+        return frames
+
+    def send(self, data: Any) -> None:
+        """Queue a frame, and send what the socket takes now."""
+        payload = wire.dumps(data)
+        self._outgoing += wire.HEADER.pack(len(payload)) + payload
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes now."""
+        try:
+            while self._outgoing:
+                sent = self.socket.send(self._outgoing[:_CHUNK], socket.MSG_NOSIGNAL)
+                del self._outgoing[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._outgoing.clear()
+            self.eof = True
+
+    def finish(self, timeout_s: float) -> None:
+        """Send all that is left, blocking for at most `timeout_s` seconds."""
+        with contextlib.suppress(OSError):
+            self.socket.settimeout(timeout_s)
+            self.socket.sendall(self._outgoing, socket.MSG_NOSIGNAL)
+
+    def close(self) -> None:
+        """Repeatable."""
+        self._incoming.close()
+        self.socket.close()

@@ -1,0 +1,279 @@
+"""The caller's side: starting supervisors, and asking those of others.
+
+`ForkLauncher` is for the command line: the command itself, single-threaded, forks. `ServerLauncher`
+is for the API: a fork server does, so that no thread of the user's program is ever copied. Both
+give the new process the same things. Runs in the caller's process, in any of its threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import sys
+import threading
+from abc import ABC, abstractmethod
+from typing import Any
+
+import attrs
+
+from execdrv import wire
+from execdrv.errors import OperationError, SupervisorLostError
+from execdrv.linux import procfs, syscalls
+from execdrv.supervisor.connection import MAX_FDS, Connection, FrameBuffer, Peer, send_frame
+from execdrv.supervisor.launch import Collect, Launch
+
+_PR_SET_CHILD_SUBREAPER = 36
+#: How long a fork server may take to import what it needs.
+SERVER_TIMEOUT_S = 30.0
+#: Namespaces and groups that a supervisor inherits: a caller that changed them needs a new server.
+_SURROUNDINGS = ("mnt", "pid_for_children", "net", "ipc", "uts", "cgroup", "user", "time")
+
+_SERVER_PROGRAM = """\
+import json, sys
+sys.path[:] = json.loads(sys.argv[2])
+from execdrv.supervisor.server import main
+main(int(sys.argv[1]))
+"""
+
+
+class Launcher(ABC):
+    """A way to start supervisors and collectors, and the life line they all hold."""
+
+    def __init__(self) -> None:
+        #: Its write end is in this process alone: when that is gone, every container ends.
+        self._lifeline = os.pipe2(os.O_CLOEXEC)
+
+    def launch(self, launch: Launch, fds: dict[str, int]) -> tuple[socket.socket, int]:
+        """Start a supervisor.
+
+        Args:
+            launch: what it shall make.
+            fds: descriptors by name; they stay the caller's.
+        Returns:
+            A connection to it, and the read end of a pipe whose end of file tells that the
+            container or its supervisor has ended.
+        """
+        ours, theirs = socket.socketpair()
+        exit_read, exit_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._start(launch, {**fds, "lifeline": self._lifeline[0], "exit": exit_write}, theirs)
+        except BaseException:
+            ours.close()
+            os.close(exit_read)
+            raise
+        finally:
+            theirs.close()
+            os.close(exit_write)
+        return ours, exit_read
+
+    def collect(self, request: Collect) -> list[str]:
+        """Destroy a lost container in a process of its own; see execdrv.supervisor.collector."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._start_collector(request, theirs)
+            buffer = FrameBuffer()
+            while (frame := buffer.next_frame()) is None:
+                if not buffer.receive(ours):
+                    raise SupervisorLostError(
+                        f"cannot collect container {request.id!r}: the collector is gone",
+                        container=request.id,
+                    )
+        answer = frame[0]
+        if "error" in answer:
+            raise wire.decode_error(answer["error"])
+        return wire.decode(list[str], answer["ok"])
+
+    def close(self) -> None:
+        """End the life line: every container of it ends. Repeatable."""
+        for fd in self._lifeline:
+            if fd >= 0:
+                os.close(fd)
+        self._lifeline = (-1, -1)
+
+    def end_orphans(self) -> None:  # noqa: B027 - only some launchers have any
+        """End what a supervisor that died has left below this process."""
+
+    @abstractmethod
+    def _start(self, launch: Launch, fds: dict[str, int], theirs: socket.socket) -> None: ...
+
+    @abstractmethod
+    def _start_collector(self, request: Collect, theirs: socket.socket) -> None: ...
+
+
+class ForkLauncher(Launcher):
+    """Forks this process: only for a process that has one thread, the command."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._children: set[int] = set()
+        # What a supervisor that is killed leaves behind comes to us.
+        syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+    def _start(self, launch: Launch, fds: dict[str, int], theirs: socket.socket) -> None:
+        from execdrv.init import open_init
+        from execdrv.supervisor.loop import run_supervisor
+
+        memfd = open_init()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                run_supervisor(launch, fds, starter=theirs, memfd=memfd)
+        finally:
+            os.close(memfd)
+        self._children.add(pid)
+
+    def _start_collector(self, request: Collect, theirs: socket.socket) -> None:
+        from execdrv.supervisor.collector import run_collector
+
+        pid = os.fork()
+        if pid == 0:
+            run_collector(request, starter=Peer(theirs))
+        self._children.add(pid)
+
+    def end_orphans(self) -> None:
+        self._reap()
+        procfs.kill_trees(self._orphans, timeout_s=5.0, reap=self._reap)
+
+    def _orphans(self) -> list[int]:
+        return [pid for pid in procfs.list_children(os.getpid()) if pid not in self._children]
+
+    def _reap(self) -> None:
+        for pid in procfs.list_children(os.getpid()):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self._children.discard(pid)
+
+
+@attrs.define(eq=False)
+class _Server:
+    """A running fork server and the surroundings it was started in."""
+
+    socket: socket.socket
+    surroundings: tuple[str, ...]
+
+
+class ServerLauncher(Launcher):
+    """Has a fork server fork; safe in a process with threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+
+    def forget(self) -> None:
+        """In a forked child of the user's program: the parent's server and life line are not ours."""
+        self.close()
+        self._lock = threading.Lock()
+        self._lifeline = os.pipe2(os.O_CLOEXEC)
+
+    def close(self) -> None:
+        super().close()
+        if self._server is not None:
+            self._server.socket.close()
+            self._server = None
+
+    def _start(self, launch: Launch, fds: dict[str, int], theirs: socket.socket) -> None:
+        if len(fds) + 1 > MAX_FDS:
+            raise OperationError(
+                f"cannot pass {len(fds)} descriptors to a container: at most {MAX_FDS - 1}"
+            )
+        launch = attrs.evolve(launch, fd_names=tuple(fds))
+        self._send({"launch": wire.encode(launch)}, [*fds.values(), theirs.fileno()])
+
+    def _start_collector(self, request: Collect, theirs: socket.socket) -> None:
+        self._send({"collect": wire.encode(request)}, [theirs.fileno()])
+
+    def _send(self, frame: Any, fds: list[int]) -> None:
+        with self._lock:
+            surroundings = detect_surroundings()
+            server = self._server
+            if server is not None and server.surroundings == surroundings:
+                # A server that was killed has closed its end.
+                with contextlib.suppress(ConnectionError):
+                    return send_frame(server.socket, frame, fds)
+            if server is not None:
+                server.socket.close()
+            self._server = server = start_server(surroundings)
+            send_frame(server.socket, frame, fds)
+
+
+def detect_surroundings() -> tuple[str, ...]:
+    """The groups and namespaces of this process, which a fork server would pass on."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        groups = file.read()
+    links = []
+    for name in _SURROUNDINGS:
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(f"/proc/self/ns/{name}"))
+    return (groups, *links)
+
+
+def start_server(surroundings: tuple[str, ...]) -> _Server:
+    """Execute a fork server and wait until it is ready.
+
+    Raises:
+        OperationError: it did not come up; the message ends with its last words.
+    """
+    import subprocess
+
+    ours, theirs = socket.socketpair()
+    path = [os.path.abspath(entry) for entry in sys.path if entry and os.path.isabs(entry)]
+    complaints_read, complaints_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        command = [sys.executable, "-I", "-c", _SERVER_PROGRAM, str(theirs.fileno())]
+        # The server detaches by a fork of its own; this waits for the short-lived first process.
+        process = subprocess.Popen(
+            [*command, json.dumps(path)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints_write,
+            env={},
+            cwd="/",
+        )
+    finally:
+        theirs.close()
+        os.close(complaints_write)
+    process.wait()
+    with open(complaints_read, "rb") as complaints:
+        ready, _, _ = select.select([ours], [], [], SERVER_TIMEOUT_S)
+        if not ready or not ours.recv(1, socket.MSG_PEEK):
+            ours.close()
+            words = complaints.read().decode("utf-8", "replace").strip().splitlines()
+            raise OperationError(
+                f"cannot start the fork server: {words[-1] if words else 'it ended silently'}"
+            )
+    buffer = FrameBuffer()
+    while buffer.next_frame() is None:
+        buffer.receive(ours)
+    return _Server(socket=ours, surroundings=surroundings)
+
+
+def connect(directory: str) -> Connection:
+    """A connection to the supervisor of a container.
+
+    Args:
+        directory: the container's directory (execdrv.state.Registry.path_of).
+    Raises:
+        SupervisorLostError: nobody answers there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        # By descriptor: a path may be longer than sun_path.
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            sock.connect(f"/proc/self/fd/{fd}/socket")
+        finally:
+            os.close(fd)
+    except OSError as error:
+        sock.close()
+        raise SupervisorLostError(
+            f"cannot reach container {os.path.basename(directory)!r}: its supervisor is gone",
+            hint="`execdrv gc` removes what it left",
+            container=os.path.basename(directory),
+        ) from error
+    return Connection(sock)

@@ -1,0 +1,83 @@
+"""The demonstration of `make run`: one command under every driver, and what it could see.
+
+Each driver gets the limits that it offers. Then one of them is asked for what it can't keep, to
+show how that is refused. It uses the command line only, as a stranger would.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+EXECDRV = Path(sys.executable).with_name("execdrv")
+STATUS = 7  #: What the job exits with: any other number is not the job's.
+REFUSED = 125
+TIMEOUT_S = 120  #: The first run also makes the default root file system.
+
+LIMITS = {
+    "native": ("--memory=64M", "--pids=16", "--cpus=0.5"),
+    "lxc": ("--memory=64M", "--pids=16", "--cpus=0.5"),
+    "chroot": ("--rlimit=nofile=256",),
+}
+REFUSAL = ("--driver=chroot", "--memory=64M")
+
+#: Prints one value a line, in the order of COLUMNS; an empty line is something it can't see.
+#: Counted with the shell's own means, so that the counting adds no process.
+JOB = f"""
+uname -n
+set -- /proc/[0-9]*; if [ -e "$1" ]; then echo $#; else echo; fi
+echo $(ip -o link 2>/dev/null | while read -r number name rest; do echo "${{name%:}}"; done)
+id -u
+cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || echo
+exit {STATUS}
+"""
+COLUMNS = ("driver", "host name", "processes", "interfaces", "uid", "memory limit", "exit status")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [EXECDRV, "run", *arguments, "--", "sh", "-c", JOB],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+
+
+def show_progress(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
+
+
+def make_row(driver: str) -> tuple[tuple[str, ...], str]:
+    """One row of the table, and what the driver had to say when it ran nothing."""
+    start = time.monotonic()
+    show_progress(f"running under {driver} ...")
+    done = run(f"--driver={driver}", *LIMITS[driver])
+    show_progress(f" {time.monotonic() - start:.1f} s\n")
+    if done.returncode == REFUSED:
+        return (driver, *["-"] * (len(COLUMNS) - 2), "refused"), done.stderr.strip()
+    seen = (done.stdout.split("\n") + [""] * len(COLUMNS))[: len(COLUMNS) - 2]
+    remark = "" if done.returncode == STATUS else done.stderr.strip()
+    return (driver, *(value or "-" for value in seen), str(done.returncode)), remark
+
+
+def main() -> None:
+    results = [make_row(driver) for driver in LIMITS]
+    rows = [COLUMNS, *(row for row, _ in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    print()
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    for row, remark in results:
+        if remark:
+            print(f"\n{row[0]}: {remark}")
+    print(f"\n$ execdrv run {' '.join(REFUSAL)} -- true")
+    print(run(*REFUSAL).stderr.strip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+"""A driver on its own: boxes built by hand, run in a forked process, looked at from outside.
+
+The three drivers' tests share this; it takes the place of the supervisor, which is tested
+elsewhere. Every run is in a single-threaded child of the test process that is a subreaper, as a
+supervisor is, and ends with a look at what was left (CLEAN).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import shutil
+import signal
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from execdrv.driver import Box, Driver, Isolated, Refusal
+from execdrv.errors import ExecdrvError
+from execdrv.init import Exited, Order, open_init
+from execdrv.init.link import InitLink
+from execdrv.limits import Limits, Receipt
+from execdrv.linux import cgroups
+from execdrv.linux.capabilities import CAPABILITIES, capability_mask
+from execdrv.linux.procfs import ProcessId, kill_own_children
+from execdrv.spec import ContainerSpec, value_or
+
+BUSYBOX = "/usr/bin/busybox"
+TIMEOUT_S = 20.0
+PATH = b"PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """How a run ended, and what was seen."""
+
+    code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    receipts: tuple[Receipt, ...]
+    facts: dict[str, Any]
+    #: What the test's own look at the running container returned.
+    seen: Any
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode()
+
+
+@attrs.frozen(kw_only=True)
+class Running:
+    """A container whose job runs, for a test's look from outside."""
+
+    box: Box
+    #: What `start` returned, and the job's first process, by their numbers here.
+    watched: ProcessId
+    job: ProcessId
+    isolated: Isolated
+
+
+Look = Callable[[Running], Any]
+
+
+@attrs.define
+class Boxes:
+    """Runs commands by one driver."""
+
+    driver: type[Driver]
+    rootfs: Path
+    scratch: Path
+
+    def run(
+        self,
+        *argv: str | bytes,
+        look: Look | None = None,
+        before_start: Callable[[Box], Any] | None = None,
+        stdin: bytes = b"",
+        keep_fds: Sequence[int] = (),
+        **fields: Any,
+    ) -> Result:
+        """Run a command from create to destroy.
+
+        Args:
+            look: called while the job runs; what it returns is the result's `seen`.
+            before_start: called when the walls stand; returns nothing that is kept.
+            stdin: what the job reads.
+            keep_fds: descriptors to leave open in the process that calls the driver.
+            fields: of the ContainerSpec.
+        Raises:
+            ExecdrvError: what the driver raised, and for a refusal the first of `check`.
+        """
+        spec = self._spec(argv, fields)
+        result: Result = in_fork(lambda: self._run(spec, look, before_start, stdin))
+        return result
+
+    def sh(self, script: str, **keywords: Any) -> Result:
+        """Run a shell script."""
+        return self.run("/bin/sh", "-c", script, **keywords)
+
+    def check(self, *argv: str, **fields: Any) -> list[Refusal]:
+        """The driver's refusals."""
+        spec = self._spec(argv or ("/bin/true",), fields)
+        found: list[Refusal] = in_fork(lambda: list(self.driver().check(self._box(spec))))
+        return found
+
+    def time_runs(self, count: int, *argv: str, **fields: Any) -> list[float]:
+        """Seconds from create to destroyed of several runs in one process."""
+        spec = self._spec(argv, fields)
+
+        def runs() -> list[float]:
+            import time
+
+            times = []
+            for _ in range(count):
+                begin = time.perf_counter()
+                self._run(spec, None, None, b"")
+                times.append(time.perf_counter() - begin)
+            return times
+
+        found: list[float] = in_fork(runs)
+        return found
+
+    # --- in the forked process -----------------------------------------------------------------
+
+    def _spec(self, argv: Sequence[str | bytes], fields: dict[str, Any]) -> ContainerSpec:
+        return ContainerSpec(argv=argv, **{"rootfs": str(self.rootfs), **fields})
+
+    def _box(self, spec: ContainerSpec) -> Box:
+        number = uuid.uuid4().hex[:10]
+        defaults = self.driver.defaults
+        return Box(
+            id=f"test-{number}",
+            kernel_name=f"xdt-{number}",
+            spec=spec,
+            process=_order(spec, self.driver),
+            root_mode=value_or(spec.root_mode, defaults.root_mode),  # type: ignore[arg-type]
+            net=value_or(spec.net, defaults.net),  # type: ignore[arg-type]
+            hostname=value_or(spec.hostname, f"test-{number}"),
+            root=os.open(os.fsencode(spec.rootfs or b""), os.O_PATH | os.O_DIRECTORY),
+            bind_sources=tuple(
+                os.open(bind.source, os.O_PATH) for bind in value_or(spec.binds, ())
+            ),
+            passed={number: number for number in value_or(spec.pass_fds, ())},
+            directory=os.fsencode(self.scratch / f"box-{number}"),
+        )
+
+    def _run(
+        self,
+        spec: ContainerSpec,
+        look: Look | None,
+        before_start: Callable[[Box], Any] | None,
+        stdin: bytes,
+    ) -> Result:
+        driver = self.driver()
+        with contextlib.ExitStack() as stack:
+            box = self._box(spec)
+            stack.callback(_close_all, (box.root, *box.bind_sources))
+            refusals = driver.check(box)
+            if refusals:
+                raise _refused(refusals[0])
+            os.mkdir(box.directory, 0o711)
+            stack.callback(shutil.rmtree, box.directory)
+            streams = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+            stack.callback(_close_all, streams)
+            os.pwrite(streams[0], stdin, 0)
+            group = self._make_group(box)
+            init = InitLink(_init_memfd())
+            stack.callback(init.close)
+            box = attrs.evolve(
+                box, group=group, init=init, stdio=(streams[0], streams[1], streams[2])
+            )
+            try:
+                return self._run_box(driver, box, look, before_start)
+            finally:
+                driver.destroy(box)
+                driver.destroy(box)
+                left = kill_own_children(timeout_s=5)
+                left += [] if group is None else group.remove()
+                if left:
+                    raise AssertionError(f"left behind: {left}")
+
+    def _run_box(
+        self,
+        driver: Driver,
+        box: Box,
+        look: Look | None,
+        before_start: Callable[[Box], Any] | None,
+    ) -> Result:
+        driver.create(box)
+        isolated = driver.isolate(box)
+        if isolated.netns is not None:
+            os.close(isolated.netns)
+        receipts = driver.limit(box, box.spec.limits)
+        if before_start is not None:
+            before_start(box)
+        watched = driver.start(box)
+        init = box.init
+        assert init is not None and init.job is not None
+        running = Running(box=box, watched=watched, job=init.job, isolated=isolated)
+        try:
+            seen = None if look is None else look(running)
+        except BaseException:
+            os.kill(init.job.pid, signal.SIGKILL)
+            raise
+        message = init.gate.receive(TIMEOUT_S)
+        if not isinstance(message, Exited):
+            raise AssertionError(f"the init said {message!r} in place of the job's end")
+        status = message.status
+        return Result(
+            code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            stdout=_read_all(box.stdio[1]),
+            stderr=_read_all(box.stdio[2]),
+            receipts=tuple(receipts),
+            facts=dict(box.facts),
+            seen=seen,
+        )
+
+    def _make_group(self, box: Box) -> cgroups.Group | None:
+        if not self.driver.uses_group and not box.spec.limits.names():
+            return None
+        layout = cgroups.detect_layout()
+        plan = cgroups.plan_group(
+            layout,
+            box.kernel_name,
+            limits=box.spec.limits,
+            devices=self.driver.uses_group and cgroups.devices_supported(layout),
+        )
+        return cgroups.make_group(plan)
+
+
+def in_fork(action: Callable[[], Any]) -> Any:
+    """What `action` returns or raises in a forked process, which is a subreaper and has one thread.
+
+    Before and after it this process's mount table must be the same, and no child may be left.
+    """
+    before = mount_table()
+    read_end, write_end = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read_end)
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            answer = _answer(action)
+            with open(write_end, "wb") as pipe:
+                pipe.write(answer)
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    assert mount_table() == before, "the machine's mounts have changed"
+    if not answer:
+        raise AssertionError("the forked process said nothing")
+    value, error, trace = pickle.loads(answer)  # noqa: S301 - from our own child
+    if error is not None:
+        error.add_note(trace)
+        raise error
+    return value
+
+
+def mount_table() -> str:
+    """The mounts of this process, as the kernel lists them."""
+    return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def make_rootfs(path: Path) -> Path:
+    """A tiny root: a static busybox and its applets, the usual directories, no device nodes."""
+    if not Path(BUSYBOX).exists() or b"INTERP" in _program_headers(BUSYBOX):
+        pytest.skip(f"no static busybox at {BUSYBOX} (apt-get install busybox-static)")
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root"):
+        (path / name).mkdir(parents=True)
+    path.chmod(0o755)
+    shutil.copy(BUSYBOX, path / "bin/busybox")
+    for applet in _applets():
+        (path / "bin" / applet).symlink_to("busybox")
+    (path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    return path
+
+
+# --- private -----------------------------------------------------------------------------------
+
+
+def _answer(action: Callable[[], Any]) -> bytes:
+    try:
+        return pickle.dumps((action(), None, ""))
+    except BaseException as error:
+        trace = traceback.format_exc()
+        try:
+            return pickle.dumps((None, error, trace))
+        except Exception:
+            return pickle.dumps((None, AssertionError(repr(error)), trace))
+
+
+def _refused(refusal: Refusal) -> ExecdrvError:
+    from execdrv.driver import refused
+
+    return refused([refusal], driver="under test")
+
+
+def _order(spec: ContainerSpec, driver: type[Driver]) -> Order:
+    user, _, group = (spec.user or "").partition(":")
+    uid = int(user or driver.defaults.uid or 0)
+    gid = int(group or driver.defaults.gid or 0)
+    names = set(driver.defaults.capabilities)
+    names = set() if "ALL" in (spec.cap_drop or ()) else names - set(spec.cap_drop or ())
+    names |= set(spec.cap_add or ())
+    mask = capability_mask(CAPABILITIES if "ALL" in names else names)
+    held = mask if uid == 0 else 0
+    return Order(
+        argv=spec.argv,
+        env=(PATH, *value_or(spec.env, ())),
+        cwd=value_or(spec.workdir, b"/"),
+        uid=uid,
+        gid=gid,
+        groups=(gid,),
+        bounding=mask,
+        permitted=held,
+        effective=held,
+        keep_fds=value_or(spec.pass_fds, ()),
+    )
+
+
+_memfd: list[int] = []
+
+
+def _init_memfd() -> int:
+    if not _memfd:
+        _memfd.append(open_init())
+    return _memfd[0]
+
+
+def _read_all(fd: int) -> bytes:
+    return os.pread(fd, 1 << 24, 0)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _applets() -> list[str]:
+    import subprocess
+
+    listed = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split() if name != "busybox"]
+
+
+def _program_headers(path: str) -> bytes:
+    """INTERP if a 64-bit ELF file names a loader (elf(5), PT_INTERP)."""
+    data = Path(path).read_bytes()
+    start, size, count = (
+        int.from_bytes(data[32:40], "little"),
+        int.from_bytes(data[54:56], "little"),
+        int.from_bytes(data[56:58], "little"),
+    )
+    kinds = [
+        int.from_bytes(data[start + n * size : start + n * size + 4], "little")
+        for n in range(count)
+    ]
+    return b"INTERP" if 3 in kinds else b""
+
+
+__all__ = ["Boxes", "Limits", "Result", "Running", "in_fork", "make_rootfs", "mount_table"]

@@ -1,0 +1,534 @@
+"""The init after the start: exact ends, reaping, and that it never outlives its supervisor."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from execdrv.init import Exited, Failed, Gate, Job, Order, Started, encode_order
+
+PATH_ENV = (b"PATH=/bin",)
+#: Signals whose default is not to end the process. The last three stop only what a shell could
+#: wake again: a session of one's own never is (setpgid(2), orphaned process groups).
+IGNORED = {
+    signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH,
+    signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+}  # fmt: skip
+
+
+def process_state(pid: int) -> str:
+    """The letter of proc(5), or "" if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def start_time(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[19]
+
+
+def is_running(pid: int) -> bool:
+    return process_state(pid) not in ("", "Z", "X")
+
+
+def children_of(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def cpu_ticks(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return sum(int(value) for value in file.read().rpartition(")")[2].split()[11:13])
+
+
+# ---- exact ends ----------------------------------------------------------------------------
+
+
+def test_every_exit_code_is_exact(launch: Any) -> None:
+    for code in range(256):
+        run = launch.ready()
+        run.order("sh", "-c", f"exit {code}", env=PATH_ENV)
+        assert run.exited().status == code << 8
+        run.end()
+        launch.runs.remove(run)
+
+
+@pytest.mark.parametrize("number", range(1, 65))
+def test_every_signal_acts_as_outside(launch: Any, wait_for: Any, number: int) -> None:
+    run = launch.ready()
+    run.order("/bin/probe", "kill", str(number))
+    if number == signal.SIGSTOP:
+        wait_for(lambda: process_state(run.job()) == "T", "it does not stop")
+        os.kill(run.job(), signal.SIGCONT)
+    status = run.exited().status
+    if number in IGNORED | {signal.SIGSTOP}:
+        assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 77
+    else:
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == number
+
+
+def test_core_dump_flag_is_kept(launch_chroot: Any) -> None:
+    run = launch_chroot.ready()
+    most = 2**64 - 1
+    run.order("/bin/probe", "kill", "6", cwd=b"/tmp", rlimits=((4, 0, 0), (1, most, most)))
+    without_core = run.exited().status
+    assert not os.WCOREDUMP(without_core) and os.WTERMSIG(without_core) == 6
+
+
+def test_usage_is_the_jobs(launch: Any) -> None:
+    run = launch.ready()
+    script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+    run.order("sh", "-c", script, env=PATH_ENV)
+    exited = run.exited()
+    assert 20_000 < exited.utime_us < 10_000_000
+    assert exited.stime_us < exited.utime_us
+    assert 100 < exited.maxrss_kib < 100_000
+
+
+def test_signal_from_outside_ends_the_job(launch: Any) -> None:
+    run = launch.ready()
+    run.order("/bin/sleep", "60")
+    os.kill(run.job(), signal.SIGTERM)
+    assert run.exited().status == signal.SIGTERM
+
+
+def test_job_may_end_before_anyone_looks(launch: Any) -> None:
+    for _ in range(100):
+        run = launch.ready()
+        run.gate.send_order(Order(uid=0, gid=0, argv=(b"/bin/true",)))
+        time.sleep(0.003)
+        kinds = [type(message) for message in run.read_until(Exited)]
+        assert kinds == [Job, Started, Exited]
+        run.end()
+        launch.runs.remove(run)
+
+
+# ---- the job's pid, and reaping ---------------------------------------------------------------
+
+
+def test_pid_stays_the_jobs_until_it_is_released(launch: Any, wait_for: Any) -> None:
+    run = launch.ready()
+    run.order("/bin/sleep", "0.05")
+    before = start_time(run.job())
+    run.exited()
+    assert (process_state(run.job()), start_time(run.job())) == ("Z", before)
+    run.gate.release_pid()
+    wait_for(lambda: process_state(run.job()) == "", "the job is not reaped")
+    run.gate.release_pid()
+    wait_for(lambda: process_state(run.pid) == "S", "the init does not sleep")
+
+
+def test_released_job_is_reaped_when_it_ends(launch: Any, wait_for: Any) -> None:
+    run = launch.ready()
+    run.order("/bin/sleep", "0.05")
+    run.gate.release_pid()
+    run.exited()
+    wait_for(lambda: process_state(run.job()) == "", "the job is not reaped")
+
+
+def test_orphans_are_reaped_while_the_job_runs(launch: Any, wait_for: Any) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.01 & sleep 0.01 & sleep 0.01 &); done"
+    run = launch.ready()
+    run.order("sh", "-c", f"{script}; {script}; echo made; sleep 60", env=PATH_ENV)
+    wait_for(lambda: children_of(run.pid) == [run.job()], "orphans are left")
+    assert os.read(run.output_fd, 100) == b"made\n"
+
+
+def test_orphans_are_reaped_after_the_job_too(launch: Any, wait_for: Any) -> None:
+    run = launch.ready()
+    run.order("sh", "-c", "(sleep 0.2 & sleep 0.3 &); exit 0", env=PATH_ENV)
+    run.exited()
+    run.gate.release_pid()
+    wait_for(lambda: children_of(run.pid) == [], "orphans are left")
+
+
+def test_job_that_ends_leaves_its_output_at_end_of_file(launch: Any) -> None:
+    run = launch.ready()
+    run.order("sh", "-c", "sleep 60 <&- >&- 2>&- & echo ok", env=PATH_ENV)
+    assert run.output() == b"ok\n"
+    assert run.exited().status == 0
+    assert is_running(run.pid)
+
+
+def test_kept_descriptor_ends_with_the_job(launch: Any) -> None:
+    read_fd, write_fd = os.pipe()
+    run = launch.ready(before=lambda: os.dup2(write_fd, 40) and None)
+    os.close(write_fd)
+    run.order("/bin/sh", "-c", "echo kept >&40", keep_fds=(40,))
+    assert run.exited().status == 0
+    assert os.read(read_fd, 100) == b"kept\n"
+    assert os.read(read_fd, 100) == b""
+    os.close(read_fd)
+
+
+def test_background_children_do_not_delay_the_end(launch: Any, wait_for: Any) -> None:
+    began = time.monotonic()
+    run = launch.ready()
+    run.order("sh", "-c", "sleep 60 & echo $!; exit 9", env=PATH_ENV)
+    assert os.waitstatus_to_exitcode(run.exited().status) == 9
+    assert time.monotonic() - began < 2
+    if launch.has_pid_namespace:
+        run.gate.close()
+        run.output()  # end of file: the kernel has ended what held it
+        assert os.waitstatus_to_exitcode(run.reap()) == 0
+
+
+def test_init_does_not_spin(launch: Any) -> None:
+    run = launch.ready()
+    stopper = "kill -STOP $$; sleep 60"
+    run.order("sh", "-c", f"(sh -c '{stopper}' &); kill -CHLD $PPID; exit 3", env=PATH_ENV)
+    run.exited()
+    before = cpu_ticks(run.pid)
+    time.sleep(0.5)
+    assert cpu_ticks(run.pid) - before <= 1
+    run.gate.release_pid()
+    time.sleep(0.3)
+    assert cpu_ticks(run.pid) - before <= 1
+
+
+def test_fork_storm_does_not_hide_the_end_of_the_gate(launch_pidns: Any) -> None:
+    storm = "while :; do (true & true & true &); done"
+    run = launch_pidns.ready()
+    run.order("sh", "-c", f"{storm}", env=PATH_ENV, rlimits=((6, 400, 400),), uid=61234)
+    time.sleep(0.3)
+    began = time.monotonic()
+    run.gate.close()
+    run.reap()
+    assert time.monotonic() - began < 2
+
+
+# ---- what the init is ------------------------------------------------------------------------
+
+
+def test_init_holds_no_privilege_and_no_stdio_once_the_job_runs(launch: Any, wait_for: Any) -> None:
+    run = launch.ready()
+    run.order("/bin/sleep", "60")
+    # STARTED tells of the job; the init has given up everything before it sends it.
+    with open(f"/proc/{run.pid}/status") as file:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+    death = 0 if launch.has_pid_namespace else 1 << 5  # KILL, for the job's death signal
+    expected = {"CapInh": 0, "CapPrm": death, "CapEff": death, "CapBnd": 0, "CapAmb": 0}
+    assert {name: int(status[name], 16) for name in expected} == expected
+    ends = {os.readlink(f"/proc/{run.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{run.pid}/fd")}
+    assert len(ends) == 2 and any(end.startswith("socket:") for end in ends)
+    assert "anon_inode:[signalfd]" in ends
+    assert status["Name"].strip() == "execdrv-init"
+
+
+def test_init_ignores_every_signal_it_can(launch: Any) -> None:
+    for has_job in (False, True):
+        run = launch.ready()
+        if has_job:
+            run.order("/bin/sleep", "60")
+        for number in set(range(1, 65)) - {signal.SIGKILL, signal.SIGSTOP}:
+            os.kill(run.pid, number)
+        time.sleep(0.02)
+        assert is_running(run.pid)
+    os.kill(run.job(), signal.SIGKILL)
+    assert run.exited().status == signal.SIGKILL
+
+
+def test_init_shows_nothing_to_the_job(launch_pidns: Any) -> None:
+    everything = held_capabilities()
+    script = (
+        "cat /proc/1/environ; readlink /proc/1/exe; readlink /proc/1/fd/0; cat /proc/1/maps;"
+        "cat /proc/1/mem; echo x >/proc/1/exe; sh -c 'exec 3>/proc/1/exe'; echo end"
+    )
+    # SYS_PTRACE may look; so may, from Linux 6.14 on, SYS_ADMIN and PERFMON.
+    for capabilities in (0, everything & ~(1 << 19 | 1 << 21 | 1 << 38)):
+        run = launch_pidns.ready(env={"SECRET": "token-of-the-caller"})
+        sets = dict.fromkeys(("bounding", "permitted", "effective"), capabilities)
+        run.order("sh", "-c", script, env=PATH_ENV, **sets)
+        run.exited()
+        output = run.output().decode()
+        assert "token" not in output and "memfd" not in output and "[stack]" not in output
+        assert output.endswith("end\n")
+
+
+def test_environment_of_the_caller_is_gone_even_for_a_tracer(launch_pidns: Any) -> None:
+    everything = held_capabilities()
+    run = launch_pidns.ready(env={"SECRET": "token-of-the-caller"})
+    script = "cat /proc/1/environ | tr -d '\\0'; echo x >/proc/1/exe; echo end"
+    sets = dict.fromkeys(("bounding", "permitted", "effective"), everything)
+    run.order("/bin/busybox", "sh", "-c", script, env=PATH_ENV, **sets)
+    run.exited()
+    output = run.output().decode()
+    assert "token" not in output
+    assert "can't create /proc/1/exe" in output  # sealed
+    assert output.endswith("end\n")
+
+
+def held_capabilities() -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith("CapBnd"))
+
+
+def test_init_is_small(launch: Any) -> None:
+    run = launch.ready()
+    run.order("/bin/sleep", "60", b"0" * 100_000, env=(b"A=" + b"b" * 100_000,))
+    with open(f"/proc/{run.pid}/smaps_rollup") as file:
+        sizes = dict(line.split(":") for line in file.read().splitlines()[1:])
+    # Its program is shared by all inits of one memfd; this is what each has of its own.
+    assert int(sizes["Anonymous"].split()[0]) < 150
+
+
+# ---- death -------------------------------------------------------------------------------------
+
+
+def test_gate_end_ends_the_init_at_once(launch: Any, wait_for: Any) -> None:
+    run = launch.ready()
+    run.order("/bin/sleep", "60")
+    run.gate.close()
+    assert os.waitstatus_to_exitcode(run.reap()) == 0
+    # In a pid namespace the kernel, else the job's death signal.
+    wait_for(lambda: not is_running(run.job()), "the job lives on", 1.0)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_gate_end_before_the_whole_order_runs_nothing(launch: Any, part: int) -> None:
+    whole = encode_order(Order(uid=0, gid=0, argv=(b"/bin/echo", b"ran")))
+    run = launch.ready()
+    os.write(run.gate.fileno(), whole[: (0, 3, 40, len(whole) - 1)[part]])
+    run.gate.close()
+    assert os.waitstatus_to_exitcode(run.reap()) == 0
+    assert run.output() == b""
+
+
+@pytest.mark.parametrize("has_job", [False, True])
+def test_kill_of_the_supervisor_ends_init_and_job(
+    launch: Any, wait_for: Any, has_job: bool
+) -> None:
+    read_fd, write_fd = os.pipe()
+    supervisor = os.fork()
+    if supervisor == 0:
+        try:
+            run = launch.ready()
+            if has_job:
+                run.order("/bin/sleep", "60", uid=1000, gid=1000)
+            os.write(write_fd, struct.pack("2i", run.pid, run.job() if has_job else 0))
+            signal.pause()
+        finally:
+            os._exit(99)
+    os.close(write_fd)
+    init, job = struct.unpack("2i", os.read(read_fd, 8))
+    os.kill(supervisor, signal.SIGKILL)
+    os.waitpid(supervisor, 0)
+    wait_for(lambda: not is_running(init), "the init lives on", 1.0)
+    if has_job:
+        wait_for(lambda: not is_running(job), "the job lives on", 1.0)
+    os.close(read_fd)
+    while True:  # they came to us, a subreaper
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def test_death_signal_holds_without_the_gate(launch: Any, wait_for: Any) -> None:
+    """A stray copy of the supervisor's end must not keep the container alive."""
+    read_fd, write_fd = os.pipe()
+    supervisor = os.fork()
+    if supervisor == 0:
+        try:
+            run = launch.ready()
+            run.order("/bin/sleep", "60")
+            if os.fork() == 0:
+                signal.pause()
+            os.write(write_fd, struct.pack("2i", run.pid, run.job()))
+            signal.pause()
+        finally:
+            os._exit(99)
+    init, job = struct.unpack("2i", os.read(read_fd, 8))
+    holder = next(pid for pid in children_of(supervisor) if pid != init)
+    os.kill(supervisor, signal.SIGKILL)
+    try:
+        wait_for(lambda: not is_running(init) and not is_running(job), "they live on", 1.0)
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.close(write_fd)
+        os.close(read_fd)
+        with pytest.raises(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+
+
+def test_job_killed_on_its_way_is_told(launch_chroot: Any) -> None:
+    """By the memory limit, say; here by its own CPU limit, while it reads a huge PATH."""
+    run = launch_chroot.ready()
+    slow = b"PATH=" + b":".join([b"/bin/sh/x"] * 12_000)
+    run.gate.send_order(
+        Order(uid=0, gid=0, argv=(b"nosuch",), env=(slow,) * 30, rlimits=((7, 3, 3),))
+    )
+    job = run.read_until(Job)[-1]
+    assert isinstance(job, Job)
+    os.kill(job.pid, signal.SIGKILL)
+    last = run.read_until(Failed, Exited)[-1]
+    # Killed in the search: the init can't tell it from a command that was killed at once.
+    assert isinstance(last, Failed) or last.status == signal.SIGKILL
+
+
+def test_fork_that_fails_is_told(launch_chroot: Any) -> None:
+    def before() -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        os.setresgid(61235, 61235, 61235)
+        os.setresuid(61235, 61235, 61235)
+
+    failed = launch_chroot.ready(before=before).failed("/bin/true", uid=61235, gid=61235)
+    assert (failed.stage, failed.errno) == ("fork", 11)
+
+
+# ---- orders that are none ---------------------------------------------------------------------
+
+
+def sample_order() -> bytes:
+    return encode_order(
+        Order(
+            uid=1000, gid=1000, groups=(1, 2, 3), keep_fds=(), umask=0o27,
+            rlimits=((7, 64, 64), (4, 0, 0)), bounding=3,
+            cwd=b"/tmp", argv=(b"/no/such/program", b"a", b""), env=(b"A=1", b"B=2"),
+            seccomp_filter=struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000),
+        )
+    )  # fmt: skip
+
+
+def broken_orders() -> list[bytes]:
+    """300 of them: cut short, bits flipped, counts replaced; always the same ones."""
+    chance = random.Random(7)
+    whole = sample_order()
+    length = len(whole) - 4
+    cut = [whole[: 4 + keep] for keep in chance.sample(range(length), 60)]
+    shorter = [struct.pack("=I", keep) + whole[4 : 4 + keep] for keep in range(0, length, 3)][:80]
+    flipped = []
+    for _ in range(100):
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 1, 2, 8))):
+            data[chance.randrange(4, len(data))] ^= 1 << chance.randrange(8)
+        flipped.append(bytes(data))
+    counts: list[bytes] = []
+    while len(cut) + len(shorter) + len(flipped) + len(counts) < 300:
+        data = bytearray(whole)
+        value = chance.choice((0, 1, 63, 65, 4095, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1))
+        struct.pack_into("=I", data, 4 + 4 * chance.randrange(12), value)
+        counts.append(bytes(data))
+    return cut + shorter + flipped + counts
+
+
+def feed(run: Any, data: bytes) -> list[object]:
+    """Everything the init says to these bytes and the end of file behind them."""
+    peer = socket.socket(fileno=os.dup(run.gate.fileno()))
+    peer.setblocking(True)
+    try:
+        peer.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    else:
+        if len(data) < 4 + struct.unpack("=I", data[:4])[0]:
+            peer.shutdown(socket.SHUT_WR)
+    peer.close()
+    return list(run.read_until(Failed, Exited))
+
+
+def test_broken_orders_end_in_a_failure(launch_chroot: Any) -> None:
+    _feed_broken_orders(launch_chroot)
+
+
+def test_broken_orders_read_no_byte_beyond_their_buffer(
+    launch_chroot: Any, sanitized_memfd: int
+) -> None:
+    _feed_broken_orders(
+        launch_chroot,
+        memfd=sanitized_memfd,
+        root="/",
+        env={"ASAN_OPTIONS": "exitcode=99:detect_leaks=0", "UBSAN_OPTIONS": "exitcode=99"},
+    )
+
+
+def _feed_broken_orders(launch: Any, **fields: Any) -> None:
+    orders = broken_orders()
+    assert len(orders) == 300
+    seen = set()
+    for data in orders:
+        run = launch.ready(**fields)
+        messages = feed(run, data)
+        status = os.waitstatus_to_exitcode(run.reap())
+        whole = len(data) >= 4 + struct.unpack("=I", data[:4])[0]
+        if whole:
+            assert isinstance(messages[-1], Failed) and status == 125, (data, run.output())
+            seen.add(messages[-1].stage)
+        else:
+            assert (messages, status) == ([], 0), (data, run.output())
+        run.end()
+        launch.runs.remove(run)
+    assert {"order", "exec"} <= seen
+
+
+def test_order_that_claims_too_much_is_refused(launch: Any) -> None:
+    run = launch.ready()
+    (failed,) = feed(run, struct.pack("=I", (8 << 20) + 1))
+    assert isinstance(failed, Failed) and failed.stage == "order"
+    assert os.waitstatus_to_exitcode(run.reap()) == 125
+
+
+@pytest.mark.parametrize("fd", [0, 1, 2])
+def test_order_may_not_keep_stdio_numbers_or_the_gate(launch: Any, fd: int) -> None:
+    whole = bytearray(encode_order(Order(uid=0, gid=0, argv=(b"/bin/true",), keep_fds=(3,))))
+    struct.pack_into("=I", whole, 4 + 88, fd)
+    run = launch.ready()
+    (failed,) = feed(run, bytes(whole))
+    assert isinstance(failed, Failed) and failed.stage == "order"
+
+
+def test_gate_may_not_be_kept(launch: Any) -> None:
+    run = launch()
+    run.gate.receive(5)
+    links = {
+        os.readlink(f"/proc/{run.pid}/fd/{fd}"): int(fd) for fd in os.listdir(f"/proc/{run.pid}/fd")
+    }
+    gate_fd = next(fd for link, fd in links.items() if link.startswith("socket:"))
+    failed = run.failed("/bin/true", keep_fds=(gate_fd,))
+    assert failed.stage == "order"
+
+
+def test_whole_order_of_eight_mebibytes_is_read(launch: Any) -> None:
+    padding = b"x" * ((8 << 20) - 88 - 2 - 10)
+    failed = launch.ready().failed("/bin/true", padding[:-1])
+    assert (failed.stage, failed.errno) == ("exec", 7)  # too long for the kernel, not for us
+
+
+def test_init_without_a_gate_ends(memfd: int) -> None:
+    for argv in ([b"execdrv-init"], [b"i", b"x"], [b"i", b"2"], [b"i", b"5000"], [b"i", b"3x"]):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.execve(memfd, argv, {})
+            finally:
+                os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 125
+
+
+def test_start_is_quick(launch: Any, record_property: Callable[[str, object], None]) -> None:
+    times = []
+    for _ in range(20):
+        began = time.monotonic()
+        run = launch.ready()
+        run.order("/bin/true")
+        run.exited()
+        times.append(time.monotonic() - began)
+    record_property("start_to_exit_ms", sorted(times)[10] * 1000)
+    assert sorted(times)[10] < 0.1
+
+
+def test_gate_type_is_the_packages(launch: Any) -> None:
+    assert isinstance(launch.ready().gate, Gate)
