@@ -243,9 +243,11 @@ class Container:
         """Ask the supervisor; called by the dispatcher alone, below all wrappers."""
         try:
             if operation == "create":
-                return self._create()
+                self._create()
+                return True
             if operation == "destroy":
-                return self._destroy()
+                self._destroy()
+                return True
             plain = None if argument is None else wire.encode(argument)
             answer = self._ask(operation, plain)
         except ExecdrvError as error:
@@ -257,7 +259,7 @@ class Container:
                 return wire.decode(tuple[Receipt, ...], answer)
             case "start":
                 return wire.decode(ProcessId, answer)
-        return None
+        return True
 
     def ask_starter(self, operation: str) -> Any:
         """Ask over the starter's own connection, which is there before the container is."""

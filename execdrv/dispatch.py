@@ -114,8 +114,7 @@ class Dispatcher:
 
     @hookimpl
     def execdrv_create(self, container: Container) -> bool:
-        self._perform("create", container)
-        return True
+        return self._perform("create", container)  # type: ignore[no-any-return]
 
     @hookimpl
     def execdrv_isolate(self, container: Container) -> Isolated:
@@ -131,10 +130,8 @@ class Dispatcher:
 
     @hookimpl
     def execdrv_signal(self, container: Container, signum: int) -> bool:
-        self._perform("signal", container, signum)
-        return True
+        return self._perform("signal", container, signum)  # type: ignore[no-any-return]
 
     @hookimpl
     def execdrv_destroy(self, container: Container) -> bool:
-        self._perform("destroy", container)
-        return True
+        return self._perform("destroy", container)  # type: ignore[no-any-return]

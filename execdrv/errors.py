@@ -137,18 +137,18 @@ class UnsupportedError(ExecdrvError):
     """Raised when the driver, or this machine, can't do what was asked; nothing has changed."""
 
     field_names: ClassVar[tuple[str, ...]] = (
-    driver: str | None
-    guarantee: str | None
-    reason: str | None
-    alternatives: list[str] | None
-    #: execdrv.driver.Refusal values as plain data.
-    refusals: list[dict[str, str]] | None
         "driver",
         "guarantee",
         "reason",
         "alternatives",
         "refusals",
     )
+    driver: str | None
+    guarantee: str | None
+    reason: str | None
+    alternatives: list[str] | None
+    #: execdrv.driver.Refusal values as plain data.
+    refusals: list[dict[str, str]] | None
 
 
 class StateError(ExecdrvError):

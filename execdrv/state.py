@@ -203,7 +203,7 @@ def _open_private_directory(path: str | bytes, *, dir_fd: int | None = None) -> 
 
 
 class ContainerDirectory:
-    """One container's directory; whoever made this object with `claim` or `adopt` holds its lock."""
+    """One container's directory; this object (from `claim` or `adopt`) holds its lock."""
 
     def __init__(self, path: str, fd: int, lock_fd: int) -> None:
         self.path = path

@@ -191,7 +191,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         for shift in (0, 32)
         for mask in (effective, permitted, inheritable)
     ]
-    call("capset", header, bytearray(struct.pack("=6I", *words)))
+    call("capset", header, Packed(struct.pack("=6I", *words)))
 
 
 def capget(pid: int = 0) -> tuple[int, int, int]:
@@ -262,7 +262,7 @@ def mount_setattr(
 
     With AT_RECURSIVE of all mounts below it too, all or none (mount_setattr(2), Linux 5.12).
     """
-    attributes = bytearray(struct.pack("=4Q", attr_set, attr_clr, propagation, 0))
+    attributes = Packed(struct.pack("=4Q", attr_set, attr_clr, propagation, 0))
     call("mount_setattr", fd, b"", flags | AT_EMPTY_PATH, attributes, len(attributes))
 
 
@@ -286,7 +286,7 @@ def fsmount(fd: int, *, attributes: int = 0) -> int:
 
 def openat2(dir_fd: int, path: bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
     """Open with RESOLVE_* restrictions; the descriptor is closed on exec (openat2(2))."""
-    how = bytearray(struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve))
+    how = Packed(struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve))
     return call("openat2", dir_fd, path, how, len(how))
 
 
@@ -300,6 +300,11 @@ def mount_id(fd: int) -> int:
 
 # --- the one way into the kernel ---------------------------------------------------------------
 
+
+class Packed(bytes):
+    """A structure that the kernel only reads; unlike other bytes it may hold zero bytes."""
+
+
 Argument = int | bytes | bytearray | None
 
 
@@ -307,8 +312,8 @@ def call(name: str, *args: Argument) -> int:
     """Make the system call `name` and return its result.
 
     Args:
-        args: bytes are C strings, a bytearray is memory that the kernel may read and write, None
-            is a null pointer.
+        args: bytes are C strings, Packed is memory that the kernel reads, a bytearray memory that
+            it may write too; None is a null pointer.
 
     Raises:
         OSError: the call failed; its text has the call and its arguments.
@@ -316,8 +321,8 @@ def call(name: str, *args: Argument) -> int:
         UnsupportedError: this machine's architecture has no table.
     """
     number = numbers()[name]
-    converted = [_convert(arg) for arg in args]
-    result = _syscall_function()(ctypes.c_long(number), *converted)
+    converted = [arg if isinstance(arg, int) else _convert(arg) for arg in args]
+    result = _syscall_function()(number, *converted, *_NO_ARGUMENTS[len(args) :])
     if result == -1:
         errno = ctypes.get_errno()
         shown = ", ".join(_show(arg) for arg in args)
@@ -342,31 +347,32 @@ def numbers() -> dict[str, int]:
     return NUMBERS[machine]
 
 
+#: Every call is made with six: a variadic function would take an int for 32 bits wide.
+_NO_ARGUMENTS: Final = (0,) * 6
+
+
 @functools.cache
 def _syscall_function() -> Callable[..., int]:
     """libc's syscall(2), for it knows each architecture's way to pass arguments."""
     function = ctypes.CDLL(None, use_errno=True).syscall
     function.restype = ctypes.c_long
+    # A void pointer takes numbers, bytes and memory alike, without a wrapper around each.
+    function.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * len(_NO_ARGUMENTS)]
     return function
 
 
-def _convert(arg: Argument) -> object:
-    if arg is None:
-        return ctypes.c_void_p(None)
-    if isinstance(arg, int):
-        # Variadic: without the width the upper half of a register would be undefined.
-        return ctypes.c_ulong(arg & 0xFFFFFFFFFFFFFFFF)
+def _convert(arg: bytes | bytearray | None) -> object:
     if isinstance(arg, bytearray):
         return (ctypes.c_char * len(arg)).from_buffer(arg)
-    if b"\0" in arg:
+    if arg is not None and b"\0" in arg and not isinstance(arg, Packed):
         raise ValueError(f"cannot pass {arg!r} to the kernel: it contains a zero byte")
-    return ctypes.c_char_p(arg)
+    return arg
 
 
 def _show(arg: Argument) -> str:
     if arg is None:
         return "NULL"
-    if isinstance(arg, bytearray):
+    if isinstance(arg, bytearray | Packed):
         return "{" + arg[:48].hex() + "}"
     if isinstance(arg, int):
         return str(arg) if -4096 < arg < 4096 else hex(arg)

@@ -210,9 +210,11 @@ def _remove_unfinished(directory: str) -> None:
             else:
                 with contextlib.suppress(FileNotFoundError):  # `write_file` without the lock
                     os.unlink(path)
-        elif name.endswith((".json", ".lock")) and NAME.fullmatch(name[:-5]):
-            if not os.path.isdir(path[:-5]):
-                os.unlink(path)
+            continue
+        beside, suffix = os.path.splitext(path)
+        known = suffix in (".json", ".lock") and NAME.fullmatch(os.path.basename(beside))
+        if known and not os.path.isdir(beside):
+            os.unlink(path)
 
 
 # --- what is there -----------------------------------------------------------------------------

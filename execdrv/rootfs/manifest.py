@@ -116,10 +116,9 @@ def check_tree(root: Root, stamps: Sequence[Stamp]) -> None:
 def _is_current(stamps: Any, *, below: str) -> bool:
     """Whether nothing changed; a damaged list counts as changed."""
     try:
-        paths = [str(stamp[0]) for stamp in stamps]
-    except (TypeError, LookupError):
+        return bool(stamps) and stamp_paths((s[0] for s in stamps), below=below) == stamps
+    except (TypeError, LookupError, ValueError):
         return False
-    return bool(paths) and stamp_paths(paths, below=below) == stamps
 
 
 def verify_root(root: Root) -> None:

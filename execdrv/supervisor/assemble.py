@@ -55,14 +55,15 @@ def resolve_identity(
     Raises:
         SpecError: a name is not in the root's account files.
     """
+    group = ""
     if spec.user is not UNSET:
         name, _, group = spec.user.partition(":")
         user = accounts.lookup_user(root, name)
+    elif leased_id is not None:
+        user = accounts.User(uid=leased_id, gid=leased_id, home=b"/")
     else:
-        uid = defaults.uid if leased_id is None else leased_id
-        user, group = accounts.lookup_user(root, str(uid)), ""
-        if defaults.gid is not None or leased_id is not None:
-            user = user._replace(gid=defaults.gid if leased_id is None else leased_id)
+        user = accounts.lookup_user(root, str(defaults.uid or 0))
+        user = user._replace(gid=user.gid if defaults.gid is None else defaults.gid)
     if spec.group is not UNSET:
         group = spec.group
     gid = accounts.lookup_group(root, group) if group else user.gid
@@ -96,7 +97,7 @@ def resolve_rlimits(
     """
     values = {name: pair for name, pair in caller.items() if name in RLIMITS}
     values["core"] = (0, 0)
-    soft, hard = values["nofile"]
+    _, hard = values["nofile"]
     soft_most = NOFILE_SOFT_MAX if hard is None else min(NOFILE_SOFT_MAX, hard)
     values["nofile"] = (soft_most, hard)
     for limit in spec.rlimits or ():

@@ -165,7 +165,7 @@ class ServerLauncher(Launcher):
         self._server: _Server | None = None
 
     def forget(self) -> None:
-        """In a forked child of the user's program: the parent's server and life line are not ours."""
+        """In a forked child of the user's program: server and life line are the parent's."""
         self.close()
         self._lock = threading.Lock()
         self._lifeline = os.pipe2(os.O_CLOEXEC)

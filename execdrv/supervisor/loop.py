@@ -12,6 +12,7 @@ One request is worked on at a time; only `wait` is answered later, when the cont
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import selectors
 import signal
@@ -344,7 +345,7 @@ class Supervisor:
         self._watch_process()
         for name, capture in self._owner.captures.items():
             self._draining.add(name)
-            self._register(capture.fileno(), lambda _, name=name: self._on_output(name))
+            self._register(capture.fileno(), functools.partial(self._on_output, name))
         # The job may have ended while `start` still worked.
         self._on_gate()
         return process
@@ -360,7 +361,7 @@ class Supervisor:
         self._pidfd = pidfd
         self._register(pidfd, lambda _: self._look_at_watched())
 
-    def _on_output(self, name: str) -> None:
+    def _on_output(self, name: str, _: int) -> None:
         capture = self._owner.captures[name]
         if not capture.drain():
             self._stop_draining(name)

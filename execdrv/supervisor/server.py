@@ -56,6 +56,7 @@ class Server:
         self._memfd = open_init()
         self._host = Peer(sock)
         self._supervisors: set[int] = set()
+        self._preloaded: set[str] = set()
         # The collector need not visit, and so copy, what all children share.
         gc.collect()
         gc.freeze()
@@ -93,6 +94,7 @@ class Server:
 
     def _fork(self, frame: dict[str, object], fds: list[int]) -> None:
         """Step 3. The last descriptor is the new process's connection to who asked for it."""
+        self._preload(frame)
         pid = os.fork()
         if pid:
             self._supervisors.add(pid)
@@ -105,6 +107,18 @@ class Server:
             starter.finish(1.0)
         finally:
             os._exit(1)
+
+    def _preload(self, frame: dict[str, object]) -> None:
+        """Import the driver here, so that it is imported once; its faults are the child's to tell."""
+        from execdrv.plugins import load_driver
+        from execdrv.supervisor.launch import Launch
+
+        with contextlib.suppress(ExecdrvError):
+            if "launch" in frame:
+                launch = wire.decode(Launch, frame["launch"])
+                if launch.driver.target not in self._preloaded:
+                    self._preloaded.add(launch.driver.target)
+                    load_driver(launch.driver, plugins=launch.plugins)
 
     def _become(self, frame: dict[str, object], fds: list[int], starter: Peer) -> None:
         from execdrv.supervisor.launch import Collect, Launch

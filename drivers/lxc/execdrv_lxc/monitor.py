@@ -20,10 +20,11 @@ The monitor dies with the supervisor, the init with the monitor.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 import attrs
@@ -50,9 +51,9 @@ from execdrv.linux.syscalls import (
     prctl,
     setns,
     umount2,
-    unshare,
 )
-from execdrv_lxc import binding, companion
+from execdrv_lxc import binding
+from execdrv_lxc.companion import Task, start_companion
 from execdrv_lxc.config import MOUNT, ROOT, plan_items
 
 #: What liblxc looks for in the monitor's root.
@@ -86,6 +87,8 @@ class Walls:
     attributes: int
     steps: tuple[MountStep, ...]
     companion_steps: tuple[MountStep, ...]
+    #: MOUNT_ATTR_* that the companion takes away, by mount point in the container.
+    release: dict[bytes, int]
 
 
 def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoReturn:
@@ -106,15 +109,16 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
     with _doing("prepare the root for liblxc"):
         scratch = _build_roots(walls, box.directory, lxcpath)
         _enter_root(scratch)
-    cgroup_namespace = companion.start(
-        procs_fds=walls.procs_fds,
-        orders=walls.orders,
-        reports=walls.reports,
-        null=walls.null,
-        # The job's, which the monitor must not keep: who reads from a pipe waits for its end.
-        taken=(0, 1, 2, *walls.passed, walls.gate, walls.memfd),
-        steps=walls.companion_steps,
-        writable=not box.root_mode == "read-only",
+    cgroup_namespace = start_companion(
+        Task(
+            procs_fds=walls.procs_fds,
+            orders=walls.orders,
+            reports=walls.reports,
+            null=walls.null,
+            taken=(0, 1, 2, *walls.passed, walls.gate, walls.memfd),
+            steps=walls.companion_steps,
+            release=walls.release,
+        )
     )
     with _doing("enter the container's cgroup namespace"):
         setns(cgroup_namespace, CLONE_NEWCGROUP)
@@ -154,3 +158,87 @@ def _doing(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise IsolationError(f"cannot {what}: {explain(error)}", errno=error.errno) from error
+
+
+# --- the container's root, and the monitor's ---------------------------------------------------
+
+
+def _build_roots(walls: Walls, directory: bytes, lxcpath: str) -> int:
+    """Step 2, in a mount namespace that came with the clone.
+
+    Returns:
+        A descriptor of the monitor's root: a tmpfs on the container's own directory, in which the
+        container's stands as ROOT.
+    """
+    # Before anything else: where the machine's root is shared, our mounts would show there.
+    mount(None, b"/", flags=MS_REC | MS_PRIVATE)
+    scratch = make_fs(b"tmpfs", ((b"mode", b"700"),), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    move_mount(scratch, place)
+    os.close(place)
+    for name in (*_PLACES, ROOT[1:].encode(), lxcpath[1:].encode()):
+        os.mkdir(name, 0o755, dir_fd=scratch)
+    proc = os.open(b"/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    proc_tree = clone_tree(proc, attributes=0, recursive=False)
+    move_mount(proc_tree, scratch, b"proc")
+    root = _make_layer(scratch, walls) if walls.private else walls.root_tree
+    move_mount(root, scratch, ROOT[1:].encode())
+    apply_steps(
+        walls.steps, root=root, trees=walls.bind_trees, covers=scratch, root_is_own=walls.private
+    )
+    mount_setattr(root, attr_set=MOUNT_ATTR_RDONLY)  # held back: see view.py
+    for fd in {proc, proc_tree, root, walls.root_tree, *walls.bind_trees}:
+        os.close(fd)
+    return scratch
+
+
+def _make_layer(scratch: int, walls: Walls) -> int:
+    """An overlay over the root, mounted nowhere yet.
+
+    Linux 5.14 to 6.14 want its lower layer mounted in the current mount namespace, hence the
+    way by a directory. The names are our own and relative, so that no name of the machine can
+    be mistaken for an option, nor be read in the container's mountinfo.
+    """
+    for name in (b"lower", b"upper", b"work"):
+        os.mkdir(name, 0o700, dir_fd=scratch)
+    move_mount(walls.root_tree, scratch, b"lower")
+    # The upper directory is what the job sees as /.
+    below = os.fstat(walls.root_tree)
+    os.chown(b"upper", below.st_uid, below.st_gid, dir_fd=scratch)
+    os.chmod(b"upper", stat.S_IMODE(below.st_mode), dir_fd=scratch)
+    os.utime(b"upper", ns=(below.st_atime_ns, below.st_mtime_ns), dir_fd=scratch)
+    os.fchdir(scratch)
+    layers = ((b"lowerdir", b"lower"), (b"upperdir", b"upper"), (b"workdir", b"work"))
+    return make_fs(b"overlay", layers, walls.attributes)
+
+
+def _enter_root(root: int) -> None:
+    """Make `root` the root of this mount namespace, and detach all that was there before.
+
+    Entering the namespace anew leads to its own root: if that is another, this process ran in a
+    chroot, and the machine's root would be left below.
+    """
+    namespace = os.open(b"/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    os.fchdir(root)
+    try:
+        pivot_root(b".", b".")
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise _no_pivot() from error
+        raise
+    umount2(b".", MNT_DETACH)
+    setns(namespace, CLONE_NEWNS)
+    os.close(namespace)
+    reached = os.open(b"/", os.O_PATH | os.O_CLOEXEC)
+    if mount_id(reached) != mount_id(root):
+        raise _no_pivot()
+    os.close(reached)
+    os.chdir(b"/")
+
+
+def _no_pivot() -> IsolationError:
+    return IsolationError(
+        "cannot change the root: execdrv's own root is no mount point that can be exchanged "
+        "(a chroot, or the initramfs)",
+        hint="run execdrv outside of the chroot, or move the root to a mounted file system first",
+    )

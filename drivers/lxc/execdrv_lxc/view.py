@@ -44,6 +44,15 @@ def plan_companion_steps(steps: Sequence[MountStep]) -> tuple[MountStep, ...]:
     return tuple(step for step in steps if isinstance(step, Cover | Protect))
 
 
+def plan_release(root_mode: str) -> dict[bytes, int]:
+    """What is taken away again of `HELD_BACK` in the end: MOUNT_ATTR_* by mount point."""
+    return {
+        target: attributes
+        for target, attributes in HELD_BACK.items()
+        if not (target == b"/" and root_mode == "read-only")
+    }
+
+
 def _hold_back(step: MountStep) -> MountStep:
     if not isinstance(step, NewFs) or step.asked:
         return step
@@ -52,4 +61,4 @@ def _hold_back(step: MountStep) -> MountStep:
     return attrs.evolve(step, attributes=step.attributes | HELD_BACK.get(step.target, 0))
 
 
-__all__ = ["HELD_BACK", "plan_companion_steps", "plan_monitor_steps", "plan_mounts"]
+__all__ = ["HELD_BACK", "plan_companion_steps", "plan_monitor_steps", "plan_mounts", "plan_release"]

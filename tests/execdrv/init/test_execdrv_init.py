@@ -213,9 +213,10 @@ def test_working_directory_never_leads_through_an_open_descriptor(launch: Any, r
 
 
 def test_init_and_job_start_inside_the_root_wherever_the_caller_was(launch: Any) -> None:
-    assert probe(launch)["cwd"] == "/"
-    run = launch.ready()
-    run.order("/bin/sleep", "60")
+    outside = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)
+    assert probe(launch, before=lambda: os.fchdir(outside))["cwd"] == "/"
+    run = launch.ready(before=lambda: os.fchdir(outside))
+    os.close(outside)
     assert os.readlink(f"/proc/{run.pid}/cwd") == os.readlink(f"/proc/{run.pid}/root")
 
 

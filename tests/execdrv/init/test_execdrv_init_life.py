@@ -146,6 +146,17 @@ def test_orphans_are_reaped_while_the_job_runs(launch: Any, wait_for: Any) -> No
     assert os.read(run.output_fd, 100) == b"made\n"
 
 
+def test_many_orphans_at_once_are_all_reaped(launch: Any, wait_for: Any) -> None:
+    script = "sleep 0.2; for i in $(/bin/busybox seq 200); do (true &); done; echo made; sleep 60"
+    run = launch.ready()
+    run.order("sh", "-c", script, env=PATH_ENV)
+    os.kill(run.pid, signal.SIGSTOP)
+    wait_for(lambda: len(children_of(run.pid)) == 201, "there are no 200 orphans")
+    wait_for(lambda: len([p for p in children_of(run.pid) if is_running(p)]) == 1, "they live on")
+    os.kill(run.pid, signal.SIGCONT)
+    wait_for(lambda: children_of(run.pid) == [run.job()], "orphans are left")
+
+
 def test_orphans_are_reaped_after_the_job_too(launch: Any, wait_for: Any) -> None:
     run = launch.ready()
     run.order("sh", "-c", "(sleep 0.2 & sleep 0.3 &); exit 0", env=PATH_ENV)

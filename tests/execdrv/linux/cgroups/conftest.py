@@ -58,18 +58,28 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float = 5.0) -> None
 
 
 def spawn(group: Group, *argv: str) -> int:
-    """Fork a child that enters the group as its first step, then executes `argv`; its pid."""
+    """Fork a child that enters the group as its first step, then executes `argv`.
+
+    Returns its pid once it is inside.
+    """
     descriptors = group.procs_fds()
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             for descriptor in descriptors:
                 os.write(descriptor, b"0")
+            os.write(writing, b"1")
             os.execvp(argv[0], argv)
         finally:
             os._exit(127)
+    os.close(writing)
+    entered = os.read(reading, 1)
+    os.close(reading)
     for descriptor in descriptors:
         os.close(descriptor)
+    if not entered:
+        pytest.fail(f"no process could enter {group.plan}")
     return pid
 
 

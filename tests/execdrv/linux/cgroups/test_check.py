@@ -54,7 +54,7 @@ def test_check_changes_nothing(layout: Layout, kit: SimpleNamespace) -> None:
 def test_check_names_a_parent_that_does_not_exist(layout: Layout) -> None:
     (problem,) = check_limits(layout, Limits(), parent="no-such-group/here")
     assert isinstance(problem, SpecError)
-    assert problem.field == "cgroup_parent"  # type: ignore[attr-defined]
+    assert problem.field == "cgroup_parent"
     assert "mkdir -p" in problem.hint
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -15,7 +16,7 @@ ALL = Limits(memory_bytes=1 << 26, memory_swap_bytes=0, cpus=0.5, pids=16)
 SCOPE = "/cg/user.slice/session-3.scope"
 
 
-def _v2(own: str = SCOPE, **state: object) -> Layout:
+def _v2(own: str = SCOPE, **state: Any) -> Layout:
     """A v2 machine whose own group is `own`, with a state that differs in `state`."""
     unified = Hierarchy(
         version=2,
@@ -78,7 +79,7 @@ def test_a_limit_without_its_controller_is_refused_by_its_guarantee(
 ) -> None:
     with pytest.raises(UnsupportedError) as caught:
         plan_group(sample("none"), "g", limits=limits, devices=False)
-    assert caught.value.guarantee == guarantee  # type: ignore[attr-defined]
+    assert caught.value.guarantee == guarantee
     assert repr(controller) in str(caught.value)
 
 
@@ -96,7 +97,7 @@ def test_a_hierarchy_that_does_not_show_the_own_group_is_not_used(sample: Sample
 def test_devices_need_v1_devices_or_cgroup2(sample: Sample) -> None:
     with pytest.raises(UnsupportedError) as caught:
         plan_group(sample("v1-container"), "g", limits=Limits(), devices=True)
-    assert caught.value.guarantee == "dev.no-disk"  # type: ignore[attr-defined]
+    assert caught.value.guarantee == "dev.no-disk"
     plan = plan_group(_v2(), "g", limits=Limits(), devices=True)
     assert plan.dir_of("devices") is None
     assert plan.unified is not None
@@ -202,7 +203,7 @@ def test_a_parent_on_v2_moves_nobody_and_is_enabled_from_the_top() -> None:
 def test_a_parent_that_is_no_path_below_is_refused(parent: str) -> None:
     with pytest.raises(SpecError) as caught:
         plan_group(_v2(), "g", parent=parent, limits=Limits(), devices=False)
-    assert caught.value.field == "cgroup_parent"  # type: ignore[attr-defined]
+    assert caught.value.field == "cgroup_parent"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\n", "a\0"])

@@ -1,0 +1,245 @@
+"""The companion: a short-lived process beside a monitor, with the same table of descriptors.
+
+What has to happen to the monitor while liblxc keeps it busy, and what must be done in the
+container before its job runs, is done by this second process. It is a child of the supervisor
+and shares nothing with the monitor but the descriptors (CLONE_FILES): what it closes is closed
+there too.
+
+    1. monitor    clones the companion, reads from it the descriptor of a cgroup namespace
+    2. companion  tells the supervisor its pid; joins the container's groups, so that the
+                  namespace has them as its root; waits
+    3. supervisor sends the pid of the container's init
+    4. companion  takes the job's descriptors and liblxc's control socket from the monitor
+    5. companion  enters the init's mount namespace; covers parts of /proc; lifts what was held
+                  back from liblxc
+    6. companion  tells the supervisor that all is well, or what failed, and ends
+
+In step 2 it ends without a word if the supervisor closes its end. Step 4 comes after the init
+was executed, so its copies are complete. The control socket would let any root process of the
+same network namespace command the container: a job with the machine's network, for one.
+
+Each message to the supervisor is one line of the report pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+import attrs
+
+from execdrv.errors import ExecdrvError, IsolationError
+from execdrv.linux.mounts import INERT, MountStep, apply_steps, explain, make_covers, make_fs
+from execdrv.linux.syscalls import (
+    AT_RECURSIVE,
+    CLONE_NEWCGROUP,
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_PRIVATE,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    clone,
+    mount_setattr,
+    move_mount,
+    openat2,
+    setns,
+    umount2,
+    unshare,
+)
+
+# clone(2)
+_CLONE_FILES: Final = 0x400
+_CLONE_PARENT: Final = 0x8000
+#: How long the companion may take for a step that needs no more than a few milliseconds.
+STEP_TIMEOUT_S: Final = 20.0
+#: A report is shorter than what a pipe takes in one piece (PIPE_BUF).
+_TEXT_MAX: Final = 1000
+
+
+@attrs.frozen(kw_only=True)
+class Task:
+    """What the companion needs; descriptors are the monitor's."""
+
+    #: A cgroup.procs of each hierarchy.
+    procs_fds: Sequence[int]
+    #: The pid of the init comes here, or the end of file.
+    orders: int
+    #: Where the supervisor reads.
+    reports: int
+    #: /dev/null.
+    null: int
+    #: Descriptors that the monitor must not keep: who reads from the job waits for their end.
+    taken: Sequence[int]
+    steps: Sequence[MountStep]
+    #: MOUNT_ATTR_* to take away again, by mount point in the container.
+    release: dict[bytes, int]
+
+
+# --- in the monitor ----------------------------------------------------------------------------
+
+
+def start_companion(task: Task) -> int:
+    """Steps 1 and 2.
+
+    Returns:
+        A descriptor of the cgroup namespace.
+    Raises:
+        IsolationError: there is none; the companion has ended, or will with the supervisor's end.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    if clone(_CLONE_FILES | _CLONE_PARENT) == 0:
+        _run(task, write_end)
+    # No end of file would come: the monitor has the write end as long as the companion has it.
+    report = read_report(read_end, timeout_s=STEP_TIMEOUT_S)
+    os.close(read_end)
+    os.close(write_end)
+    return int(report["namespace"])
+
+
+# --- in the companion --------------------------------------------------------------------------
+
+
+def _run(task: Task, hello: int) -> NoReturn:
+    try:
+        _report(task.reports, {"pid": os.getpid()})
+        _report_outcome(hello, lambda: {"namespace": _make_cgroup_namespace(task.procs_fds)})
+        order = os.read(task.orders, 32)
+        if order:
+            _report_outcome(task.reports, lambda: _finish(task, int(order)))
+    finally:
+        os._exit(0)
+
+
+def _report_outcome(fd: int, action: Callable[[], dict[str, Any]]) -> None:
+    try:
+        _report(fd, action())
+    except BaseException as error:
+        _report(fd, _describe(error))
+        os._exit(1)
+
+
+def _report(fd: int, report: dict[str, Any]) -> None:
+    os.write(fd, json.dumps(report).encode() + b"\n")
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, ExecdrvError):
+        message, hint = error.message, error.hint
+    else:
+        reason = explain(error) if isinstance(error, OSError) else repr(error)
+        message, hint = f"cannot finish the container: {reason}", ""
+    return {"error": message[:_TEXT_MAX], "hint": hint[:_TEXT_MAX]}
+
+
+def _make_cgroup_namespace(procs_fds: Sequence[int]) -> int:
+    for fd in procs_fds:
+        os.write(fd, b"0")
+    unshare(CLONE_NEWCGROUP)
+    return os.open(b"/proc/self/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _finish(task: Task, init: int) -> dict[str, Any]:
+    """Steps 4 and 5. Whatever is opened here is closed here, for it is open in the monitor."""
+    namespace = os.open(f"/proc/{init}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    pid_namespace = os.readlink(f"/proc/{init}/ns/pid")
+    for fd in task.taken:
+        os.dup2(task.null, fd, inheritable=False)
+    _take_control_socket()
+    setns(namespace, CLONE_NEWNS)
+    root = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # liblxc makes all mounts shared; nobody is to share with.
+    mount_setattr(root, propagation=MS_PRIVATE, flags=AT_RECURSIVE)
+    _check_proc(root, pid_namespace)
+    _apply_on_root(root, task.steps)
+    for target, attributes in task.release.items():
+        fd = _open_below(root, target)
+        mount_setattr(fd, attr_clr=attributes)
+        os.close(fd)
+    os.close(root)
+    os.close(namespace)
+    return {}
+
+
+def _take_control_socket() -> None:
+    """Put something silent in the place of the socket on which liblxc takes commands.
+
+    An eventfd, because liblxc may be about to wait for it by epoll, which takes no file.
+    """
+    for name in os.listdir(b"/proc/self/fd"):
+        try:
+            if not stat.S_ISSOCK(os.stat(b"/proc/self/fd/" + name).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as copy:
+                if not copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    continue
+        except OSError:
+            continue  # liblxc has closed it meanwhile
+        silent = os.eventfd(0)
+        os.dup2(silent, int(name), inheritable=False)
+        os.close(silent)
+
+
+def _check_proc(root: int, pid_namespace: str) -> None:
+    """See that /proc is a procfs of the container's own pid namespace, and no file of the rootfs.
+
+    Raises:
+        IsolationError: it is not.
+    """
+    proc = _open_below(root, b"/proc")
+    try:
+        shown = os.readlink(b"1/ns/pid", dir_fd=proc)
+    except OSError:
+        shown = b""
+    finally:
+        os.close(proc)
+    if os.fsdecode(shown) != pid_namespace:
+        raise IsolationError("cannot isolate the container: liblxc has not mounted its /proc")
+
+
+def _apply_on_root(root: int, steps: Sequence[MountStep]) -> None:
+    """Carry out steps that need covers, which need a place of their own in this namespace.
+
+    That is on top of its root, where only new paths lead to; `root` and the init stay below.
+    """
+    place = make_fs(b"tmpfs", ((b"mode", b"700"),), INERT)
+    move_mount(place, root)
+    covers = make_covers(place, b"covers")
+    apply_steps(steps, root=root, trees=(), covers=covers, root_is_own=False)
+    os.fchdir(place)
+    umount2(b".", MNT_DETACH)
+    os.close(covers)
+    os.close(place)
+
+
+def _open_below(root: int, path: bytes) -> int:
+    return openat2(root, path, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+
+
+# --- in the supervisor -------------------------------------------------------------------------
+
+
+def read_report(fd: int, *, timeout_s: float) -> dict[str, Any]:
+    """The companion's next message.
+
+    Raises:
+        IsolationError: it says that it failed, or says nothing for `timeout_s` seconds.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if not poll.poll(timeout_s * 1000):
+        raise IsolationError(
+            f"cannot isolate the container: its companion said nothing for {timeout_s:g} s"
+        )
+    # One at a time: each but the first answers something, and a pipe does not split short ones.
+    line = os.read(fd, select.PIPE_BUF)
+    if not line:
+        raise IsolationError("cannot isolate the container: its companion has ended")
+    report: dict[str, Any] = json.loads(line)
+    if "error" in report:
+        raise IsolationError(report["error"], hint=report["hint"])
+    return report
