@@ -26,6 +26,7 @@ from execdrv.errors import (
 )
 from execdrv.limits import Limits, Receipt
 from execdrv.linux.procfs import ProcessId
+from execdrv.spec import ContainerSpec
 from execdrv.state import Entry
 from execdrv.supervisor import launcher
 from execdrv.supervisor.connection import Connection
@@ -55,10 +56,16 @@ class Container:
     """
 
     def __init__(
-        self, host: Host, id: str, *, starter: tuple[socket.socket, int] | None = None
+        self,
+        host: Host,
+        id: str,
+        *,
+        starter: tuple[socket.socket, int] | None = None,
+        spec: ContainerSpec | None = None,
     ) -> None:
         self._host = host
         self._id = id
+        self._spec = spec
         self._starter = (
             _Starter(connection=Connection(starter[0]), socket=starter[0], exit_fd=starter[1])
             if starter is not None
@@ -251,7 +258,7 @@ class Container:
             plain = None if argument is None else wire.encode(argument)
             answer = self._ask(operation, plain)
         except ExecdrvError as error:
-            raise self._host.explain(error) from error.__cause__
+            raise self._host.explain(error, self._spec) from error.__cause__
         match operation:
             case "isolate":
                 return wire.decode(Isolated, answer)

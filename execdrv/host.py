@@ -30,6 +30,7 @@ from execdrv.errors import (
     SpecError,
     UnsupportedError,
 )
+from execdrv.linux.leases import sweep_leases
 from execdrv.plugins import PluginFailure, PluginHost, list_entry_points, load_driver
 from execdrv.spec import UNSET, ContainerSpec, value_or
 from execdrv.state import Registry, new_id
@@ -182,7 +183,7 @@ class Host:
             if lock_fd is not None:
                 fds = {**fds, "root-lock": lock_fd}
             starter = self._launcher.launch(launch, fds)
-        container = Container(self, launch.id, starter=starter)
+        container = Container(self, launch.id, starter=starter, spec=spec)
         with self._lock:
             self._containers.add(container)
         return container
@@ -264,6 +265,8 @@ class Host:
                 done[entry.id] = error
             else:
                 done[entry.id] = None
+        kept = [entry.record.process.uid for entry in self.registry.entries() if entry.record]
+        sweep_leases(self.registry.leases_path, keep=kept)
         return done
 
     # --- plugins -------------------------------------------------------------------------------
@@ -296,9 +299,9 @@ class Host:
                     found[point.name] = error
         return found
 
-    def explain(self, error: ExecdrvError) -> ExecdrvError:
+    def explain(self, error: ExecdrvError, spec: ContainerSpec | None) -> ExecdrvError:
         """Add to a refusal which installed drivers could do what was asked."""
-        if not isinstance(error, UnsupportedError) or not error.refusals:
+        if not isinstance(error, UnsupportedError) or not error.refusals or spec is None:
             return error
         wanted = {refusal["guarantee"] for refusal in error.refusals if refusal["guarantee"]}
         if not wanted:
@@ -306,7 +309,9 @@ class Host:
         able = [
             name
             for name, cls in self.drivers().items()
-            if name != error.driver and not isinstance(cls, ExecdrvError) and _can(cls, wanted)
+            if name != error.driver
+            and not isinstance(cls, ExecdrvError)
+            and _can(cls, wanted, spec)
         ]
         error.alternatives = able
         offered = ", ".join(able) if able else "none of those installed"
@@ -401,8 +406,14 @@ def _open_stream(fd: int | None, opened: contextlib.ExitStack) -> int:
     return found
 
 
-def _can(driver: type[Driver], wanted: Iterable[str]) -> bool:
-    return all(driver.offers.refusal_for(guarantee, {}) is None for guarantee in wanted)
+def _can(driver: type[Driver], wanted: Iterable[str], spec: ContainerSpec) -> bool:
+    """Whether a driver's offers would let a spec pass; a user's name is not looked up for this."""
+    from execdrv.supervisor.refusals import spec_facts
+
+    number = value_or(spec.user, "").partition(":")[0]
+    uid = int(number) if number.isdigit() else driver.defaults.uid
+    facts = spec_facts(spec, driver, uid=uid)
+    return all(driver.offers.refusal_for(guarantee, facts) is None for guarantee in wanted)
 
 
 def _close_all_hosts() -> None:

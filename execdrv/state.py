@@ -2,6 +2,7 @@
 
     ROOT/                        0700, ours
       lock                       held while a container is claimed, or while gc looks at one
+      leases/UID                 uids of containers that have one of their own
       containers/ID/             0700
         lock                     flock: its holder lives and alone writes the record
         record                   JSON, renamed into place before each step
@@ -315,6 +316,11 @@ class Registry:
     @property
     def containers_path(self) -> str:
         return os.path.join(self.root, "containers")
+
+    @property
+    def leases_path(self) -> str:
+        """Where the lock files of containers' own uids lie (execdrv.linux.leases)."""
+        return os.path.join(self.root, "leases")
 
     def path_of(self, container: str) -> str:
         """The directory of a container, whether it is there or not."""

@@ -22,6 +22,7 @@ import attrs
 from execdrv.errors import IsolationError
 from execdrv.linux.syscalls import (
     AT_RECURSIVE,
+    AT_SYMLINK_NOFOLLOW,
     FSCONFIG_CMD_CREATE,
     FSCONFIG_SET_STRING,
     MOUNT_ATTR_NODEV,
@@ -92,14 +93,14 @@ class MakeLink:
 
 @attrs.frozen(kw_only=True)
 class Cover:
-    """Hide a file or directory of a mount made before, under an empty read-only one."""
+    """Hide an entry of a mount of our own under an empty read-only file or directory, if there."""
 
     target: bytes
 
 
 @attrs.frozen(kw_only=True)
 class Protect:
-    """Make a part of a mount made before read-only."""
+    """Make an entry of a mount of our own read-only, if it is there."""
 
     target: bytes
 
@@ -177,7 +178,7 @@ def apply_steps(
         IsolationError: a step failed; the mount namespace is of no use any more.
     """
     sealed = frozenset(step.target for step in steps if isinstance(step, Seal))
-    view = _View(root=root, trees=trees, covers=covers, sealed=sealed)
+    view = _View(root=root, trees=trees, covers=covers, guarded_targets=sealed)
     if root_is_own:
         view.own_devices.add(os.fstat(root).st_dev)
     for step in steps:
@@ -190,13 +191,15 @@ def apply_steps(
 
 
 def make_fs(fstype: bytes, options: Sequence[tuple[bytes, bytes]], attributes: int) -> int:
-    """A new file system, mounted nowhere yet; an option without a value is a flag.
+    """A new file system, mounted nowhere yet.
 
     Raises:
         OSError: the kernel's own words are in its text where it has any.
     """
     context = fsopen(fstype)
     try:
+        # What mountinfo and df show as the device; without it "none".
+        fsconfig(context, FSCONFIG_SET_STRING, b"source", fstype)
         for key, value in options:
             fsconfig(context, FSCONFIG_SET_STRING, key, value)
         fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
@@ -238,15 +241,16 @@ class _View:
     """The new root while it grows."""
 
     def __init__(
-        self, *, root: int, trees: Sequence[int], covers: int, sealed: frozenset[bytes]
+        self, *, root: int, trees: Sequence[int], covers: int, guarded_targets: frozenset[bytes]
     ) -> None:
-        self.root, self.trees, self.covers, self.sealed = root, trees, covers, sealed
+        self.root, self.trees, self.covers = root, trees, covers
+        self.guarded_targets = guarded_targets
         #: st_dev of file systems of the container's own, where mount points may be created.
         self.own_devices: set[int] = set()
         #: st_dev of file systems on which nobody may ask for a mount.
         self.closed_devices: set[int] = {os.fstat(covers).st_dev}
-        #: Descriptors of the mounts that are sealed in the end, and filled before.
-        self.open_mounts: dict[bytes, int] = {}
+        #: Descriptors of mounts that nobody asked for, by target; the exec closes them.
+        self.fixed: dict[bytes, int] = {}
 
     def apply(self, step: MountStep) -> None:
         match step:
@@ -268,7 +272,7 @@ class _View:
             case Protect():
                 self._protect(step.target)
             case Seal():
-                mount_setattr(self.open_mounts[step.target], attr_set=MOUNT_ATTR_RDONLY)
+                mount_setattr(self.fixed[step.target], attr_set=MOUNT_ATTR_RDONLY)
 
     def _apply_new_fs(self, step: NewFs) -> None:
         mount = make_fs(step.fstype, step.options, step.attributes)
@@ -276,44 +280,42 @@ class _View:
             target = self._open_asked(step.target, is_directory=True)
         else:
             target = self._open_fixed(step.target)
+            self.fixed[step.target] = mount
         devices = self.own_devices if step.fstype == b"tmpfs" else self.closed_devices
         devices.add(os.fstat(mount).st_dev)
         self._mount(mount, target)
-        if step.target in self.sealed:
-            self.open_mounts[step.target] = mount
-        else:
-            os.close(mount)
 
     def _mount(self, tree: int, target: int) -> None:
         move_mount(tree, target)
         os.close(target)
 
     def _cover(self, path: bytes) -> None:
+        directory, name = self._open_parent(path)
         try:
-            target = self._open(path, RESOLVE_NO_SYMLINKS)
+            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
         except FileNotFoundError:
             return  # this kernel has no such file
-        is_directory = stat.S_ISDIR(os.fstat(target).st_mode)
-        cover = open_tree(
-            self.covers, b"directory" if is_directory else b"file", flags=OPEN_TREE_CLONE
-        )
-        self._mount(cover, target)
+        kind = b"directory" if stat.S_ISDIR(mode) else b"file"
+        cover = open_tree(self.covers, kind, flags=OPEN_TREE_CLONE)
+        move_mount(cover, directory, name)
         os.close(cover)
 
     def _protect(self, path: bytes) -> None:
+        directory, name = self._open_parent(path)
         try:
-            target = self._open(path, RESOLVE_NO_SYMLINKS)
+            tree = open_tree(directory, name, flags=OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW)
         except FileNotFoundError:
             return  # this kernel has no such file
-        tree = open_tree(target, flags=OPEN_TREE_CLONE)
         mount_setattr(tree, attr_set=MOUNT_ATTR_RDONLY | INERT)
-        self._mount(tree, target)
+        move_mount(tree, directory, name)
         os.close(tree)
 
     def _open_parent(self, path: bytes) -> tuple[int, bytes]:
-        """The root of a mount that is still open, and the name of something to make in it."""
+        """A descriptor of the directory, and the name of something right below it."""
         directory, _, name = path.rpartition(b"/")
-        return self.open_mounts[directory], name
+        if directory not in self.fixed:
+            self.fixed[directory] = self._open(directory, RESOLVE_NO_SYMLINKS)
+        return self.fixed[directory], name
 
     def _open_fixed(self, path: bytes) -> int:
         """A mount point that nobody asked for: a directory, and no link on the way to it."""
@@ -345,7 +347,8 @@ class _View:
         return target
 
     def _guarded(self) -> list[int]:
-        return [self.root, *self.open_mounts.values()]
+        made = (self.fixed[path] for path in self.guarded_targets if path in self.fixed)
+        return [self.root, *made]
 
     def _create_missing(self, path: bytes, *, is_directory: bool) -> int:
         """Create what is missing of a path, each part in the directory held before it."""

@@ -34,6 +34,7 @@ NUMBERS: Final[dict[str, dict[str, int]]] = {
         "mount": 165,
         "mount_setattr": 442,
         "move_mount": 429,
+        "name_to_handle_at": 303,
         "open_tree": 428,
         "openat2": 437,
         "pidfd_open": 434,
@@ -58,6 +59,7 @@ NUMBERS: Final[dict[str, dict[str, int]]] = {
         "mount": 40,
         "mount_setattr": 442,
         "move_mount": 429,
+        "name_to_handle_at": 264,
         "open_tree": 428,
         "openat2": 437,
         "pidfd_open": 434,
@@ -296,6 +298,15 @@ def mount_id(fd: int) -> int:
     call("statx", fd, b"", AT_EMPTY_PATH, STATX_MNT_ID, answer)
     (number,) = struct.unpack_from("=Q", answer, 0x90)  # struct statx: stx_mnt_id
     return int(number)
+
+
+def name_to_handle_at(dir_fd: int, path: bytes) -> bytes:
+    """The file handle that a file system gives a path, type and bytes (name_to_handle_at(2))."""
+    # struct file_handle: size of the bytes, type, at most MAX_HANDLE_SZ bytes.
+    handle = bytearray(struct.pack("=Ii", 128, 0) + bytes(128))
+    call("name_to_handle_at", dir_fd, path, handle, bytearray(4), 0)
+    (size,) = struct.unpack_from("=I", handle)
+    return bytes(handle[4 : 8 + size])
 
 
 # --- the one way into the kernel ---------------------------------------------------------------

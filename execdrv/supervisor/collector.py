@@ -22,11 +22,11 @@ from execdrv import wire
 from execdrv.driver import Box, Driver
 from execdrv.errors import CleanupError, ExecdrvError, RecordError, StateError
 from execdrv.linux import cgroups, procfs
+from execdrv.linux.leases import LEASE_BASE, LEASE_COUNT, remove_lease
 from execdrv.linux.strays import Mark, end_strays, find_strays
 from execdrv.plugins import load_driver
 from execdrv.spec import value_or
 from execdrv.state import Record, Registry, kernel_name, read_boot_id
-from execdrv.supervisor.assemble import needs_lease
 from execdrv.supervisor.connection import Peer
 from execdrv.supervisor.guard import call_destroy
 from execdrv.supervisor.launch import Collect
@@ -113,7 +113,7 @@ def _collect_record(
     if group is not None:
         leftovers += group.remove()
     if this_boot and (group is None or not group.plan.dirs):
-        leftovers += _end_strays(registry, record, driver)
+        leftovers += _end_strays(registry, record)
     return done, leftovers
 
 
@@ -150,7 +150,7 @@ def _remove_group_by_name(root: str, container: str) -> list[str]:
     return leftovers
 
 
-def _end_strays(registry: Registry, record: Record, driver: Driver | None) -> list[str]:
+def _end_strays(registry: Registry, record: Record) -> list[str]:
     """Step 5: ended only where nobody else can be meant; else named."""
     since = record.init.start_time if record.init is not None else 0
     mark = Mark(
@@ -159,13 +159,16 @@ def _end_strays(registry: Registry, record: Record, driver: Driver | None) -> li
         uid=record.process.uid,
         since=since or record.supervisor.start_time,
     )
-    leased = driver is not None and needs_lease(record.spec, type(driver).defaults)
+    leased = LEASE_BASE <= record.process.uid < LEASE_BASE + LEASE_COUNT
     machine_root = os.stat("/")
     is_machine_root = (mark.device, mark.inode) == (machine_root.st_dev, machine_root.st_ino)
     if not leased and (is_machine_root or _is_shared_mark(registry, record)):
         found = find_strays(mark)
         return [f"process {stray.pid} (perhaps of another container)" for stray in found]
-    return [f"process {stray.pid}" for stray in end_strays(mark, leased=leased)]
+    left = [f"process {stray.pid}" for stray in end_strays(mark, leased=leased)]
+    if leased and not left:
+        remove_lease(registry.leases_path, mark.uid)
+    return left
 
 
 def _is_shared_mark(registry: Registry, record: Record) -> bool:

@@ -37,7 +37,7 @@ from execdrv.init import Exited
 from execdrv.init.link import InitLink
 from execdrv.limits import Limits, Receipt
 from execdrv.linux import cgroups, procfs
-from execdrv.linux.leases import Lease, lease_id
+from execdrv.linux.leases import LEASE_BASE, Lease, lease_id
 from execdrv.linux.procfs import ProcessId
 from execdrv.state import (
     TRANSITIONS,
@@ -55,9 +55,6 @@ from execdrv.supervisor.capture import Capture
 from execdrv.supervisor.guard import call_destroy, driver_call
 from execdrv.supervisor.launch import Launch
 
-#: Uids of containers that have one of their own: above what distributions hand out by default.
-LEASE_BASE = 2_000_000_000
-LEASE_COUNT = 100_000
 #: Seconds for ending what is left of a container.
 END_TIMEOUT_S = 10.0
 
@@ -393,7 +390,7 @@ class Owner:
 
     def _check(self, box: Box) -> list[Refusal]:
         driver = type(self._driver)
-        facts = refusals.spec_facts(box, driver, leased=self._leased)
+        facts = refusals.spec_facts(box.spec, driver, uid=box.process.uid)
         with self._driver_call("check"):
             return refusals.list_refusals(
                 box, self._driver, facts=facts, shared_root=self._launch.shared_root
@@ -408,8 +405,7 @@ class Owner:
         if not self._leased:
             return None
         self._registry.open()
-        directory = os.path.join(self._launch.root, "leases")
-        self._lease = lease_id(directory, base=LEASE_BASE, count=LEASE_COUNT)
+        self._lease = lease_id(self._registry.leases_path)
         return self._lease.number
 
     def _release_lease(self) -> None:

@@ -18,31 +18,36 @@ from execdrv.driver import Box, Driver, Refusal
 from execdrv.guarantees.facts import MACHINE_FACTS
 from execdrv.guarantees.ids import IDS
 from execdrv.limits import Receipt
-from execdrv.linux.capabilities import capability_mask
+from execdrv.spec import ContainerSpec, value_or
+from execdrv.supervisor.assemble import needs_lease, resolve_capabilities
 
 #: Entries of a root over which every container mechanism mounts or makes something; as links, they
 #: would lead that elsewhere.
 _NEVER_LINKS = ("proc", "sys", "dev")
 
 
-def spec_facts(box: Box, driver: type[Driver], *, leased: bool) -> dict[str, bool]:
-    """The facts of this box that a driver's `when` may name (guarantees/facts.py)."""
-    process = box.process
-    no_capabilities = not (process.bounding | process.permitted | process.effective)
-    default_mask = capability_mask(driver.defaults.capabilities)
-    limited = bool(box.spec.limits.names())
+def spec_facts(spec: ContainerSpec, driver: type[Driver], *, uid: int | None) -> dict[str, bool]:
+    """The facts of a spec under a driver that its `when` may name (guarantees/facts.py).
+
+    Args:
+        uid: the job's user; None: not known yet, and then no fact holds that hangs on it.
+    """
+    defaults = driver.defaults
+    capabilities = resolve_capabilities(spec, defaults)
+    root_mode = value_or(spec.root_mode, defaults.root_mode)
+    net = value_or(spec.net, defaults.net)
     return {
-        "job-not-root": process.uid != 0,
-        "job-without-capabilities": no_capabilities,
-        "capabilities-default": not process.bounding & ~default_mask,
-        "own-uid": leased,
-        "root-private": box.root_mode == "private",
-        "root-read-only": box.root_mode == "read-only",
-        "root-not-direct": box.root_mode != "direct",
-        "net-none": box.net == "none",
-        "net-own": box.net != "host",
-        "group-made": driver.uses_group or limited,
-        "memory-limited": box.spec.limits.memory_bytes is not None,
+        "job-not-root": bool(uid),
+        "job-without-capabilities": not capabilities,
+        "capabilities-default": capabilities <= defaults.capabilities,
+        "own-uid": needs_lease(spec, defaults),
+        "root-private": root_mode == "private",
+        "root-read-only": root_mode == "read-only",
+        "root-not-direct": root_mode != "direct",
+        "net-none": net == "none",
+        "net-own": net != "host",
+        "group-made": driver.uses_group or bool(spec.limits.names()),
+        "memory-limited": spec.limits.memory_bytes is not None,
     }
 
 

@@ -23,9 +23,11 @@ Each message to the supervisor is one line of the report pipe.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import stat
 from collections.abc import Callable, Sequence
@@ -34,18 +36,22 @@ from typing import Any, Final, NoReturn
 import attrs
 
 from execdrv.errors import ExecdrvError, IsolationError
-from execdrv.linux.mounts import INERT, MountStep, apply_steps, explain, make_covers, make_fs
+from execdrv.linux.mounts import INERT, Cover, Protect, explain, make_covers, make_fs
 from execdrv.linux.syscalls import (
     AT_RECURSIVE,
+    AT_SYMLINK_NOFOLLOW,
     CLONE_NEWCGROUP,
     CLONE_NEWNS,
     MNT_DETACH,
+    MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
+    OPEN_TREE_CLONE,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
     clone,
     mount_setattr,
     move_mount,
+    open_tree,
     openat2,
     setns,
     umount2,
@@ -75,7 +81,8 @@ class Task:
     null: int
     #: Descriptors that the monitor must not keep: who reads from the job waits for their end.
     taken: Sequence[int]
-    steps: Sequence[MountStep]
+    #: On /proc.
+    steps: Sequence[Cover | Protect]
     #: MOUNT_ATTR_* to take away again, by mount point in the container.
     release: dict[bytes, int]
 
@@ -154,8 +161,10 @@ def _finish(task: Task, init: int) -> dict[str, Any]:
     root = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     # liblxc makes all mounts shared; nobody is to share with.
     mount_setattr(root, propagation=MS_PRIVATE, flags=AT_RECURSIVE)
-    _check_proc(root, pid_namespace)
-    _apply_on_root(root, task.steps)
+    proc = _open_below(root, b"/proc")
+    _check_proc(proc, pid_namespace)
+    _guard_proc(root, proc, task.steps)
+    os.close(proc)
     for target, attributes in task.release.items():
         fd = _open_below(root, target)
         mount_setattr(fd, attr_clr=attributes)
@@ -184,32 +193,43 @@ def _take_control_socket() -> None:
         os.close(silent)
 
 
-def _check_proc(root: int, pid_namespace: str) -> None:
+def _check_proc(proc: int, pid_namespace: str) -> None:
     """See that /proc is a procfs of the container's own pid namespace, and no file of the rootfs.
 
     Raises:
         IsolationError: it is not.
     """
-    proc = _open_below(root, b"/proc")
     try:
         shown = os.readlink(b"1/ns/pid", dir_fd=proc)
     except OSError:
         shown = b""
-    finally:
-        os.close(proc)
     if os.fsdecode(shown) != pid_namespace:
         raise IsolationError("cannot isolate the container: liblxc has not mounted its /proc")
 
 
-def _apply_on_root(root: int, steps: Sequence[MountStep]) -> None:
-    """Carry out steps that need covers, which need a place of their own in this namespace.
+def _guard_proc(root: int, proc: int, steps: Sequence[Cover | Protect]) -> None:
+    """Cover and protect parts of /proc.
 
-    That is on top of its root, where only new paths lead to; `root` and the init stay below.
+    The covers need a place of their own in this namespace. That is on top of its root, where only
+    new paths lead to; `root`, `proc` and the init stay below.
     """
     place = make_fs(b"tmpfs", ((b"mode", b"700"),), INERT)
     move_mount(place, root)
     covers = make_covers(place, b"covers")
-    apply_steps(steps, root=root, trees=(), covers=covers, root_is_own=False)
+    for step in steps:
+        name = step.target.rpartition(b"/")[2]
+        try:
+            mode = os.stat(name, dir_fd=proc, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            continue  # this kernel has no such file
+        if isinstance(step, Cover):
+            kind = b"directory" if stat.S_ISDIR(mode) else b"file"
+            tree = open_tree(covers, kind, flags=OPEN_TREE_CLONE)
+        else:
+            tree = open_tree(proc, name, flags=OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW)
+            mount_setattr(tree, attr_set=MOUNT_ATTR_RDONLY | INERT)
+        move_mount(tree, proc, name)
+        os.close(tree)
     os.fchdir(place)
     umount2(b".", MNT_DETACH)
     os.close(covers)
@@ -221,6 +241,41 @@ def _open_below(root: int, path: bytes) -> int:
 
 
 # --- in the supervisor -------------------------------------------------------------------------
+
+
+class CompanionLink:
+    """The supervisor's side of a companion: its pipes, and its end."""
+
+    def __init__(self) -> None:
+        #: For `Task`, in the monitor.
+        self.orders, self._orders = os.pipe2(os.O_CLOEXEC)
+        self._reports, self.reports = os.pipe2(os.O_CLOEXEC)
+        self._pid: int | None = None
+
+    def finish(self, init: int) -> None:
+        """Steps 3 to 6.
+
+        Args:
+            init: pid of the container's init, which stands at its gate.
+        Raises:
+            IsolationError: the container is not finished.
+        """
+        self._pid = int(read_report(self._reports, timeout_s=STEP_TIMEOUT_S)["pid"])
+        os.write(self._orders, b"%d\n" % init)
+        read_report(self._reports, timeout_s=STEP_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End and reap the companion, if there is one, and close the pipes."""
+        if self._pid is None:
+            # There may be one all the same, if the monitor failed after it was started.
+            with contextlib.suppress(IsolationError):
+                self._pid = int(read_report(self._reports, timeout_s=0)["pid"])
+        for fd in (self.orders, self._orders, self.reports, self._reports):
+            os.close(fd)
+        if self._pid is not None:
+            # A child that nobody has reaped: the number is still its own.
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
 
 
 def read_report(fd: int, *, timeout_s: float) -> dict[str, Any]:
@@ -236,10 +291,7 @@ def read_report(fd: int, *, timeout_s: float) -> dict[str, Any]:
             f"cannot isolate the container: its companion said nothing for {timeout_s:g} s"
         )
     # One at a time: each but the first answers something, and a pipe does not split short ones.
-    line = os.read(fd, select.PIPE_BUF)
-    if not line:
-        raise IsolationError("cannot isolate the container: its companion has ended")
-    report: dict[str, Any] = json.loads(line)
+    report: dict[str, Any] = json.loads(os.read(fd, select.PIPE_BUF))
     if "error" in report:
         raise IsolationError(report["error"], hint=report["hint"])
     return report

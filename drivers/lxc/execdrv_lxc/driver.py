@@ -12,9 +12,8 @@ import contextlib
 import os
 import select
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Final
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import attrs
 
@@ -36,11 +35,14 @@ from execdrv.linux.syscalls import (
 from execdrv.spec import value_or
 from execdrv.version import VERSION
 from execdrv_lxc import log
-from execdrv_lxc.check import detect_obstacle, find_refusals
-from execdrv_lxc.companion import STEP_TIMEOUT_S, read_report
+from execdrv_lxc.check import detect_obstacle, list_refusals
+from execdrv_lxc.companion import CompanionLink
 from execdrv_lxc.monitor import Walls, run_monitor
 from execdrv_lxc.offers import OFFERS
 from execdrv_lxc.view import plan_companion_steps, plan_monitor_steps, plan_mounts, plan_release
+
+if TYPE_CHECKING:
+    from execdrv.init.link import InitLink
 
 _KILL_TIMEOUT_S: Final = 5.0
 
@@ -66,7 +68,7 @@ class LxcDriver(Driver):
         return detect_obstacle()
 
     def check(self, box: Box) -> Sequence[Refusal]:
-        return find_refusals(box)
+        return list_refusals(box)
 
     def create(self, box: Box) -> None:
         """Nothing: all that an lxc container is made of ends with its processes."""
@@ -78,10 +80,172 @@ class LxcDriver(Driver):
         obstacle = detect_obstacle()
         if obstacle is not None:
             raise IsolationError(f"cannot isolate container {box.id!r}: {obstacle}")
-        with contextlib.ExitStack() as opened:
-            try:
-                return self._isolate(box, opened)
-            except OSError as error:
-                raise IsolationError(
-                    f"cannot isolate container {box.id!r}: {explain(error)}", errno=error.errno
-                ) from error
+        try:
+            with contextlib.ExitStack() as opened, self._undone_on_error(box):
+                return _isolate(box, box.init, box.group, opened)
+        except OSError as error:
+            raise IsolationError(
+                f"cannot isolate container {box.id!r}: {explain(error)}", errno=error.errno
+            ) from error
+
+    def limit(self, box: Box, limits: Limits) -> Sequence[Receipt]:
+        return [] if box.group is None else cgroups.apply_limits(box.group, limits)
+
+    def start(self, box: Box) -> ProcessId:
+        init = _recorded(box, "init")
+        if box.init is None or init is None:
+            raise StartError(f"cannot start container {box.id!r}: it was not isolated")
+        box.init.open_gate(box.process)
+        return init
+
+    def destroy(self, box: Box) -> None:
+        leftovers = [
+            f"process {process.pid}"
+            for name in ("init", "monitor")
+            if (process := _recorded(box, name)) is not None and not _end_process(process)
+        ]
+        if leftovers:
+            raise CleanupError(
+                f"cannot end container {box.id!r}: {leftovers[0]} was killed and is still there "
+                f"after {_KILL_TIMEOUT_S:g} s",
+                leftovers=leftovers,
+            )
+
+    @contextlib.contextmanager
+    def _undone_on_error(self, box: Box) -> Iterator[None]:
+        """If the block fails, end and reap what it has recorded."""
+        try:
+            yield
+        except BaseException:
+            self.destroy(box)
+            for name in ("monitor", "init"):  # the init comes to us when the monitor has ended
+                process = _recorded(box, name)
+                if process is not None:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(process.pid, 0)
+            raise
+
+
+# --- isolate -----------------------------------------------------------------------------------
+
+
+def _isolate(
+    box: Box, init: InitLink, group: cgroups.Group, opened: contextlib.ExitStack
+) -> Isolated:
+    """The supervisor's steps of monitor.py; what is opened is closed with `opened`."""
+    companion = CompanionLink()
+    opened.callback(companion.close)
+    log_fd = _own(opened, os.memfd_create("lxc-log"))
+    walls = _prepare_walls(box, init, group, companion, opened, log_fd=log_fd)
+    supervisor, lxcpath = os.getpid(), f"/lxc-{os.urandom(8).hex()}"
+
+    def become_monitor() -> None:
+        run_monitor(walls, box, supervisor=supervisor, lxcpath=lxcpath)
+
+    monitor = detect_process(spawn(become_monitor, flags=CLONE_NEWNS))
+    if monitor is None:
+        raise IsolationError(f"cannot isolate container {box.id!r}: its monitor has ended")
+    box.facts["monitor"] = attrs.asdict(monitor)
+    try:
+        init.wait_ready()
+    except IsolationError as error:
+        said = log.explain(os.pread(log_fd, 1 << 16, 0).decode("utf-8", "replace"))
+        if not said:
+            raise
+        raise IsolationError(
+            f"cannot isolate container {box.id!r}: liblxc says: {said}", hint=error.hint
+        ) from error
+    process = _find_init(box, monitor)
+    box.facts["init"] = attrs.asdict(process)
+    group.add(process.pid)
+    companion.finish(process.pid)
+    if group.plan.dir_of("devices") is not None or group.plan.unified is not None:
+        cgroups.allow_devices(group)
+    netns = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    return Isolated(init=process, netns=netns)
+
+
+def _find_init(box: Box, monitor: ProcessId) -> ProcessId:
+    """The container's pid 1: the monitor's only child (the companion is this process's)."""
+    children = list_children(monitor.pid)
+    process = detect_process(children[0]) if len(children) == 1 else None
+    if process is None:
+        raise IsolationError(
+            f"cannot isolate container {box.id!r}: its monitor has {len(children)} children"
+        )
+    return process
+
+
+def _prepare_walls(
+    box: Box,
+    init: InitLink,
+    group: cgroups.Group,
+    companion: CompanionLink,
+    opened: contextlib.ExitStack,
+    *,
+    log_fd: int,
+) -> Walls:
+    """Open all that the monitor needs."""
+    binds = value_or(box.spec.binds, ())
+    steps = plan_mounts(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds)
+    on_root = MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if box.root_mode == "read-only" else 0)
+    bind_trees = []
+    for bind, source in zip(binds, box.bind_sources, strict=True):
+        on_bind = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+        on_bind |= MOUNT_ATTR_RDONLY if bind.read_only else 0
+        bind_trees.append(_own(opened, clone_tree(source, attributes=on_bind, recursive=True)))
+    return Walls(
+        memfd=init.memfd,
+        gate=init.gate_fd,
+        stdio=box.stdio,
+        passed=box.passed,
+        null=_own(opened, os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)),
+        log=log_fd,
+        orders=companion.orders,
+        reports=companion.reports,
+        procs_fds=tuple(_own(opened, fd) for fd in group.procs_fds()),
+        # The root is one file system: what the machine has mounted below it stays there.
+        root_tree=_own(opened, clone_tree(box.root, attributes=on_root, recursive=False)),
+        bind_trees=tuple(bind_trees),
+        private=box.root_mode == "private",
+        attributes=MOUNT_ATTR_NODEV | _inherited_attributes(box.root),
+        steps=plan_monitor_steps(steps),
+        companion_steps=plan_companion_steps(steps),
+        release=plan_release(box.root_mode),
+    )
+
+
+def _own(opened: contextlib.ExitStack, fd: int) -> int:
+    opened.callback(os.close, fd)
+    return fd
+
+
+def _inherited_attributes(root: int) -> int:
+    """What the layer above must keep of the root's mount, which a copy has by itself."""
+    flags = os.fstatvfs(root).f_flag
+    return (MOUNT_ATTR_NOSUID if flags & os.ST_NOSUID else 0) | (
+        MOUNT_ATTR_NOEXEC if flags & os.ST_NOEXEC else 0
+    )
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+def _recorded(box: Box, name: str) -> ProcessId | None:
+    recorded = box.facts.get(name)
+    return None if recorded is None else ProcessId(**recorded)
+
+
+def _end_process(process: ProcessId) -> bool:
+    """Kill a process if it is still this very one; False if that does not end it in time."""
+    pidfd = open_pidfd(process)
+    if pidfd is None:
+        return True
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(_KILL_TIMEOUT_S * 1000))
+    finally:
+        os.close(pidfd)

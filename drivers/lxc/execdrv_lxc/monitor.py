@@ -31,7 +31,7 @@ import attrs
 
 from execdrv.driver import Box
 from execdrv.errors import IsolationError
-from execdrv.linux.mounts import MountStep, apply_steps, clone_tree, explain, make_fs
+from execdrv.linux.mounts import Cover, MountStep, Protect, apply_steps, clone_tree, explain, make_fs
 from execdrv.linux.spawn import arrange_fds, end_report
 from execdrv.linux.syscalls import (
     CLONE_NEWCGROUP,
@@ -86,7 +86,7 @@ class Walls:
     #: MOUNT_ATTR_* of the private layer's mount.
     attributes: int
     steps: tuple[MountStep, ...]
-    companion_steps: tuple[MountStep, ...]
+    companion_steps: tuple[Cover | Protect, ...]
     #: MOUNT_ATTR_* that the companion takes away, by mount point in the container.
     release: dict[bytes, int]
 

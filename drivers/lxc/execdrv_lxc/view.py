@@ -20,6 +20,7 @@ import attrs
 
 from execdrv.linux.mounts import INERT, Cover, MountStep, NewFs, Protect
 from execdrv.linux.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY
+from execdrv_native import look, machine
 from execdrv_native.plan import plan_mounts
 
 #: A mount point for /proc which the rootfs can't change, and on which nobody may ask for a mount.
@@ -39,7 +40,7 @@ def plan_monitor_steps(steps: Sequence[MountStep]) -> tuple[MountStep, ...]:
     return tuple(_hold_back(step) for step in steps if not isinstance(step, Cover | Protect))
 
 
-def plan_companion_steps(steps: Sequence[MountStep]) -> tuple[MountStep, ...]:
+def plan_companion_steps(steps: Sequence[MountStep]) -> tuple[Cover | Protect, ...]:
     """The part that is done when liblxc has mounted /proc."""
     return tuple(step for step in steps if isinstance(step, Cover | Protect))
 
@@ -61,4 +62,12 @@ def _hold_back(step: MountStep) -> MountStep:
     return attrs.evolve(step, attributes=step.attributes | HELD_BACK.get(step.target, 0))
 
 
-__all__ = ["HELD_BACK", "plan_companion_steps", "plan_monitor_steps", "plan_mounts", "plan_release"]
+__all__ = [
+    "HELD_BACK",
+    "look",
+    "machine",
+    "plan_companion_steps",
+    "plan_monitor_steps",
+    "plan_mounts",
+    "plan_release",
+]

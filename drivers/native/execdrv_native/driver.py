@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 from execdrv.driver import Box, Defaults, Driver, Isolated, Refusal
 from execdrv.errors import CleanupError, ExecdrvError, IsolationError, StartError
 from execdrv.limits import Limits, Receipt
-from execdrv.linux import cgroups
+from execdrv.linux import cgroups, obstacle
 from execdrv.linux.capabilities import (
     CONTAINER_CAPABILITIES,
     capability_mask,
@@ -37,13 +37,12 @@ from execdrv.linux.syscalls import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
 )
+from execdrv.linux.target import find_problems
+from execdrv.linux.view import plan_mounts
 from execdrv.spec import UNSET, value_or
 from execdrv.version import VERSION
-from execdrv_native import machine
 from execdrv_native.child import Walls, build_walls
-from execdrv_native.look import find_refusals
 from execdrv_native.offers import OFFERS
-from execdrv_native.plan import plan_mounts
 
 #: Made with the clone; the cgroup namespace comes after the child has joined its group.
 _NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
@@ -68,12 +67,12 @@ class NativeDriver(Driver):
     )
 
     def availability(self) -> str | None:
-        return machine.detect_obstacle()
+        return obstacle.detect_obstacle()
 
     def check(self, box: Box) -> Sequence[Refusal]:
-        obstacle = self.availability() or machine.detect_root_obstacle()
-        if obstacle is not None:
-            return [Refusal(message=f"cannot run a native container: {obstacle}")]
+        found = self.availability() or obstacle.detect_root_obstacle()
+        if found is not None:
+            return [Refusal(message=f"cannot run a native container: {found}")]
         return [
             *_check_root(box),
             *_check_mounts(box),
@@ -164,7 +163,7 @@ def _check_root(box: Box) -> Iterable[Refusal]:
     if box.net not in ("none", "host"):
         message = f"cannot use network {box.net!r}: the native driver has none and host"
         yield Refusal(message=message, field="net")
-    if box.root_mode == "private" and not machine.detect_overlay():
+    if box.root_mode == "private" and not obstacle.detect_overlay():
         yield Refusal(
             message="cannot keep the root private: this machine's kernel has no overlay",
             hint="load the module (modprobe overlay), or use --root-mode read-only",
@@ -175,16 +174,20 @@ def _check_root(box: Box) -> Iterable[Refusal]:
 
 def _check_mounts(box: Box) -> Iterable[Refusal]:
     binds = value_or(box.spec.binds, ())
-    return find_refusals(
+    problems = find_problems(
         plan_mounts(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds),
         root=box.root,
         sources=box.bind_sources,
         root_is_own=box.root_mode == "private",
     )
+    return [
+        Refusal(message=problem.message, hint=problem.hint, field=problem.field)
+        for problem in problems
+    ]
 
 
 def _check_capabilities(box: Box) -> Iterable[Refusal]:
-    lacking = box.process.bounding & ~machine.detect_bounding()
+    lacking = box.process.bounding & ~obstacle.detect_bounding()
     for name in capability_names(lacking):
         yield Refusal(
             message=f"cannot give capability {name}: execdrv does not have it itself",

@@ -73,8 +73,9 @@ class UnifiedGroup:
     #: Controllers that a group made below the own one can get.
     available: tuple[str, ...]
     threaded: bool = False
-    #: Processes in it that are execdrv's, and those that are not (0: one of another pid namespace).
+    #: The processes that are execdrv's, wherever they are.
     ours: tuple[int, ...] = ()
+    #: Other processes in it (0: one of another pid namespace).
     foreign: tuple[int, ...] = ()
     #: Its own finite limits, as `file=value`.
     finite: tuple[str, ...] = ()
@@ -271,7 +272,7 @@ def _look_at_unified(mountpoint: str, own: str, ours: set[int]) -> UnifiedGroup:
         is_root=False,
         available=available,
         threaded=kind.strip() not in ("domain", ""),
-        ours=tuple(pid for pid in pids if pid in ours),
+        ours=tuple(sorted(ours)),
         foreign=tuple(pid for pid in pids if pid not in ours),
         finite=tuple(finite),
     )

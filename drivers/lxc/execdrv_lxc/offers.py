@@ -1,0 +1,3 @@
+"""placeholder"""
+from execdrv.offers import Offers, enforced
+OFFERS=Offers({})

@@ -1,0 +1,157 @@
+"""What cases share as plain functions: the command line, repeats, CLEAN's snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+#: Runs of a case that repeats: all of them in `make test-long`, a part in CI.
+LONG = os.environ.get("EXECDRV_CASES") == "long"
+
+
+def repeats(count: int) -> int:
+    """How often to repeat: `count`, or at CI size a twentieth of it, at least 10; printed."""
+    chosen = count if LONG else max(10, count // 20)
+    print(f"repeats: {chosen} of {count}")
+    return chosen
+
+
+Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+def command_line(driver: str, root: Path | str | bytes | None, *options: Any) -> list[Any]:
+    """`execdrv run --driver=D --rootfs=R OPTIONS`, by this interpreter."""
+    rootfs = [] if root is None else ["--rootfs", root]
+    return [sys.executable, "-m", "execdrv", "run", f"--driver={driver}", *rootfs, *options]
+
+
+def error_line(result: subprocess.CompletedProcess[bytes]) -> str:
+    """The one line that the command complained in; fails if there are more, or a traceback."""
+    lines = result.stderr.decode("utf-8", "surrogateescape").splitlines()
+    ours = [line for line in lines if line.startswith("execdrv:")]
+    assert b"Traceback" not in result.stderr, result.stderr
+    assert len(ours) == 1, result.stderr
+    return ours[0]
+
+
+def assert_unsupported(result: subprocess.CompletedProcess[bytes], *words: str) -> None:
+    """125 and one line with each of `words`: what a driver does with what it does not offer."""
+    assert result.returncode == 125, result
+    line = error_line(result)
+    for word in words:
+        assert word in line, line
+
+
+def tree_hash(path: Path) -> str:
+    """Names, types, modes, owners and contents of a tree."""
+    digest = hashlib.sha256()
+    for directory, names, files in os.walk(os.fsencode(path)):
+        names.sort()
+        for name in sorted([*names, *files]):
+            inner = os.path.join(directory, name)
+            found = os.lstat(inner)
+            digest.update(repr((inner, found.st_mode, found.st_uid, found.st_gid)).encode())
+            if stat.S_ISREG(found.st_mode):
+                with open(inner, "rb") as file:
+                    digest.update(file.read())
+            elif stat.S_ISLNK(found.st_mode):
+                digest.update(os.readlink(inner))
+    return digest.hexdigest()
+
+
+def _own_groups() -> list[str]:
+    found = []
+    for directory, names, _ in os.walk("/sys/fs/cgroup"):
+        for name in names:
+            if name.startswith(("execdrv", "lxc.")):
+                found.append(os.path.join(directory, name))
+    return sorted(found)
+
+
+def _own_processes() -> list[str]:
+    """Children of this process, and every execdrv process of the machine."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            comm = Path(f"/proc/{name}/comm").read_text().strip()
+            parent = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if comm.startswith("execdrv-init") or parent == str(os.getpid()):
+            found.append(f"{name} {comm}")
+    return sorted(found)
+
+
+def _leftover_state(state: Path) -> list[str]:
+    found = [*state.glob("containers/*"), *state.glob("leases/*")]
+    locks = Path("/run/lxc/lock")
+    return sorted([*map(str, found), *map(str, locks.rglob("*execdrv*") if locks.exists() else [])])
+
+
+def snapshot(state: Path) -> dict[str, set[str]]:
+    """All that a case must leave as it found it, as sets of lines."""
+    null = os.stat("/dev/null")
+    umask = os.umask(0o022)
+    os.umask(umask)
+    handlers = [signal.getsignal(number) for number in (2, 13, 15, 17)]
+    named = Path("/run/netns")
+    return {
+        "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "groups": set(_own_groups()),
+        "interfaces": set(os.listdir("/sys/class/net")),
+        "network namespaces": set(os.listdir(named)) if named.is_dir() else set(),
+        "state": set(_leftover_state(state)),
+        "processes": set(_own_processes()),
+        "/dev/null": {repr((null.st_mode, null.st_uid, null.st_gid, null.st_rdev))},
+        "this process": {os.getcwd(), f"{umask:o}", os.uname().nodename, repr(handlers)},
+        "descriptors": {str(len(os.listdir("/proc/self/fd")))},
+    }
+
+
+def find_leftovers(before: dict[str, set[str]], state: Path, *, timeout_s: float) -> list[str]:
+    """What differs from `before`, and still does after `timeout_s`.
+
+    Only differences seen at once count: others use the machine too, and what they make meanwhile
+    comes and goes.
+    """
+    deadline = time.monotonic() + timeout_s
+    left: set[tuple[str, str]] | None = None
+    while True:
+        now = snapshot(state)
+        differing = {(kind, line) for kind, lines in now.items() for line in lines ^ before[kind]}
+        left = differing if left is None else left & differing
+        if not left or time.monotonic() > deadline:
+            return sorted(f"{kind}: {line}" for kind, line in left)
+        time.sleep(0.02)
+
+
+def wait_until(condition: Callable[[], object], *, timeout_s: float = 5.0) -> None:
+    """Poll a condition; fails after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+
+
+def processes_with(token: str) -> list[int]:
+    """Processes whose command line holds a token (the case's own, made unique)."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                words: Sequence[bytes] = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if any(token.encode() in word for word in words):
+                found.append(int(name))
+    return found
