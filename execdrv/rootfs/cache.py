@@ -197,7 +197,8 @@ def _try_lock(fd: int) -> bool:
 def _unlock(fd: int) -> None:
     # A process forked meanwhile by another thread has a copy of the descriptor: closing ours alone
     # would leave the lock with it (flock(2)).
-    fcntl.flock(fd, fcntl.LOCK_UN)
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)
 
 

@@ -109,7 +109,7 @@ class Server:
             os._exit(1)
 
     def _preload(self, frame: dict[str, object]) -> None:
-        """Import the driver here, so that it is imported once; its faults are the child's to tell."""
+        """Import the driver here, once; its faults are the child's to tell."""
         from execdrv.plugins import load_driver
         from execdrv.supervisor.launch import Launch
 

@@ -8,7 +8,6 @@ supervisor is, and ends with a look at what was left (CLEAN).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pickle
 import shutil
@@ -23,12 +22,11 @@ from typing import Any
 import attrs
 import pytest
 
-from execdrv.driver import Box, Driver, Isolated, Refusal
-from execdrv.errors import ExecdrvError
+from execdrv.driver import Box, Driver, Isolated, Refusal, refused
 from execdrv.init import Exited, Order, open_init
 from execdrv.init.link import InitLink
-from execdrv.limits import Limits, Receipt
-from execdrv.linux import cgroups
+from execdrv.limits import Receipt
+from execdrv.linux import cgroups, syscalls
 from execdrv.linux.capabilities import CAPABILITIES, capability_mask
 from execdrv.linux.procfs import ProcessId, kill_own_children
 from execdrv.spec import ContainerSpec, value_or
@@ -36,7 +34,6 @@ from execdrv.spec import ContainerSpec, value_or
 BUSYBOX = "/usr/bin/busybox"
 TIMEOUT_S = 20.0
 PATH = b"PATH=/usr/sbin:/usr/bin:/sbin:/bin"
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +68,16 @@ class Running:
 Look = Callable[[Running], Any]
 
 
+@attrs.frozen(kw_only=True)
+class _Plan:
+    """What a test wants of a run, beside its spec."""
+
+    look: Look | None = None
+    before_start: Callable[[Box], Any] | None = None
+    stdin: bytes = b""
+    check: bool = True
+
+
 @attrs.define
 class Boxes:
     """Runs commands by one driver."""
@@ -83,34 +90,41 @@ class Boxes:
         self,
         *argv: str | bytes,
         look: Look | None = None,
+        first: Callable[[], Any] | None = None,
         before_start: Callable[[Box], Any] | None = None,
         stdin: bytes = b"",
-        keep_fds: Sequence[int] = (),
+        check: bool = True,
         **fields: Any,
     ) -> Result:
         """Run a command from create to destroy.
 
         Args:
             look: called while the job runs; what it returns is the result's `seen`.
-            before_start: called when the walls stand; returns nothing that is kept.
+            first: called in the forked process before anything else, to change its surroundings.
+            before_start: called when the walls stand.
             stdin: what the job reads.
-            keep_fds: descriptors to leave open in the process that calls the driver.
+            check: whether the driver's `check` is asked; without it `isolate` must refuse.
             fields: of the ContainerSpec.
         Raises:
             ExecdrvError: what the driver raised, and for a refusal the first of `check`.
         """
         spec = self._spec(argv, fields)
-        result: Result = in_fork(lambda: self._run(spec, look, before_start, stdin))
+        plan = _Plan(look=look, before_start=before_start, stdin=stdin, check=check)
+        result: Result = in_fork(lambda: self._run(spec, plan), first=first)
         return result
 
     def sh(self, script: str, **keywords: Any) -> Result:
         """Run a shell script."""
         return self.run("/bin/sh", "-c", script, **keywords)
 
-    def check(self, *argv: str, **fields: Any) -> list[Refusal]:
+    def check(
+        self, *argv: str, first: Callable[[], Any] | None = None, **fields: Any
+    ) -> list[Refusal]:
         """The driver's refusals."""
         spec = self._spec(argv or ("/bin/true",), fields)
-        found: list[Refusal] = in_fork(lambda: list(self.driver().check(self._box(spec))))
+        found: list[Refusal] = in_fork(
+            lambda: list(self.driver().check(self.box(spec))), first=first
+        )
         return found
 
     def time_runs(self, count: int, *argv: str, **fields: Any) -> list[float]:
@@ -123,7 +137,7 @@ class Boxes:
             times = []
             for _ in range(count):
                 begin = time.perf_counter()
-                self._run(spec, None, None, b"")
+                self._run(spec, _Plan())
                 times.append(time.perf_counter() - begin)
             return times
 
@@ -135,7 +149,8 @@ class Boxes:
     def _spec(self, argv: Sequence[str | bytes], fields: dict[str, Any]) -> ContainerSpec:
         return ContainerSpec(argv=argv, **{"rootfs": str(self.rootfs), **fields})
 
-    def _box(self, spec: ContainerSpec) -> Box:
+    def box(self, spec: ContainerSpec) -> Box:
+        """A box as the host makes it for `check`."""
         number = uuid.uuid4().hex[:10]
         defaults = self.driver.defaults
         return Box(
@@ -154,33 +169,26 @@ class Boxes:
             directory=os.fsencode(self.scratch / f"box-{number}"),
         )
 
-    def _run(
-        self,
-        spec: ContainerSpec,
-        look: Look | None,
-        before_start: Callable[[Box], Any] | None,
-        stdin: bytes,
-    ) -> Result:
+    def _run(self, spec: ContainerSpec, plan: _Plan) -> Result:
         driver = self.driver()
         with contextlib.ExitStack() as stack:
-            box = self._box(spec)
+            box = self.box(spec)
             stack.callback(_close_all, (box.root, *box.bind_sources))
-            refusals = driver.check(box)
+            refusals = driver.check(box) if plan.check else ()
             if refusals:
-                raise _refused(refusals[0])
+                raise refused(refusals, driver=driver.name)
             os.mkdir(box.directory, 0o711)
             stack.callback(shutil.rmtree, box.directory)
             streams = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
             stack.callback(_close_all, streams)
-            os.pwrite(streams[0], stdin, 0)
+            os.pwrite(streams[0], plan.stdin, 0)
             group = self._make_group(box)
             init = InitLink(_init_memfd())
             stack.callback(init.close)
-            box = attrs.evolve(
-                box, group=group, init=init, stdio=(streams[0], streams[1], streams[2])
-            )
+            stdio = (streams[0], streams[1], streams[2])
+            box = attrs.evolve(box, group=group, init=init, stdio=stdio)
             try:
-                return self._run_box(driver, box, look, before_start)
+                return self._run_box(driver, box, plan)
             finally:
                 driver.destroy(box)
                 driver.destroy(box)
@@ -189,29 +197,19 @@ class Boxes:
                 if left:
                     raise AssertionError(f"left behind: {left}")
 
-    def _run_box(
-        self,
-        driver: Driver,
-        box: Box,
-        look: Look | None,
-        before_start: Callable[[Box], Any] | None,
-    ) -> Result:
+    def _run_box(self, driver: Driver, box: Box, plan: _Plan) -> Result:
         driver.create(box)
         isolated = driver.isolate(box)
         if isolated.netns is not None:
             os.close(isolated.netns)
         receipts = driver.limit(box, box.spec.limits)
-        if before_start is not None:
-            before_start(box)
+        if plan.before_start is not None:
+            plan.before_start(box)
         watched = driver.start(box)
         init = box.init
         assert init is not None and init.job is not None
         running = Running(box=box, watched=watched, job=init.job, isolated=isolated)
-        try:
-            seen = None if look is None else look(running)
-        except BaseException:
-            os.kill(init.job.pid, signal.SIGKILL)
-            raise
+        seen = None if plan.look is None else plan.look(running)
         message = init.gate.receive(TIMEOUT_S)
         if not isinstance(message, Exited):
             raise AssertionError(f"the init said {message!r} in place of the job's end")
@@ -239,10 +237,10 @@ class Boxes:
         return cgroups.make_group(plan)
 
 
-def in_fork(action: Callable[[], Any]) -> Any:
+def in_fork(action: Callable[[], Any], *, first: Callable[[], Any] | None = None) -> Any:
     """What `action` returns or raises in a forked process, which is a subreaper and has one thread.
 
-    Before and after it this process's mount table must be the same, and no child may be left.
+    Before and after it this process's mount table must be the same. `first` runs there before it.
     """
     before = mount_table()
     read_end, write_end = os.pipe()
@@ -252,9 +250,9 @@ def in_fork(action: Callable[[], Any]) -> Any:
     if pid == 0:
         os.close(read_end)
         try:
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            answer = _answer(action)
+            answer = _answer(action, first)
             with open(write_end, "wb") as pipe:
                 pipe.write(answer)
         finally:
@@ -271,6 +269,14 @@ def in_fork(action: Callable[[], Any]) -> Any:
         error.add_note(trace)
         raise error
     return value
+
+
+def enter_stand_in() -> None:
+    """Become a stand-in for a machine whose mounts are shared, as under systemd; for `first`."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    # First private: the real machine must not become a peer.
+    syscalls.mount(None, b"/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount(None, b"/", flags=syscalls.MS_REC | syscalls.MS_SHARED)
 
 
 def mount_table() -> str:
@@ -295,8 +301,10 @@ def make_rootfs(path: Path) -> Path:
 # --- private -----------------------------------------------------------------------------------
 
 
-def _answer(action: Callable[[], Any]) -> bytes:
+def _answer(action: Callable[[], Any], first: Callable[[], Any] | None) -> bytes:
     try:
+        if first is not None:
+            first()
         return pickle.dumps((action(), None, ""))
     except BaseException as error:
         trace = traceback.format_exc()
@@ -304,12 +312,6 @@ def _answer(action: Callable[[], Any]) -> bytes:
             return pickle.dumps((None, error, trace))
         except Exception:
             return pickle.dumps((None, AssertionError(repr(error)), trace))
-
-
-def _refused(refusal: Refusal) -> ExecdrvError:
-    from execdrv.driver import refused
-
-    return refused([refusal], driver="under test")
 
 
 def _order(spec: ContainerSpec, driver: type[Driver]) -> Order:
@@ -375,4 +377,4 @@ def _program_headers(path: str) -> bytes:
     return b"INTERP" if 3 in kinds else b""
 
 
-__all__ = ["Boxes", "Limits", "Result", "Running", "in_fork", "make_rootfs", "mount_table"]
+__all__ = ["Boxes", "Result", "Running", "enter_stand_in", "in_fork", "make_rootfs", "mount_table"]

@@ -108,6 +108,4 @@ def run(container: Any, argv: Sequence[str]) -> bool:
     Blocks, and takes over this process's signals and children: a process of its own is needed,
     with one thread. Descriptors that are not close-on-exec pass to the container's init.
     """
-    return bool(
-        container.start(useinit=False, daemonize=False, close_fds=False, cmd=tuple(argv))
-    )
+    return bool(container.start(useinit=False, daemonize=False, close_fds=False, cmd=tuple(argv)))

@@ -36,7 +36,7 @@ from typing import Any, Final, NoReturn
 import attrs
 
 from execdrv.errors import ExecdrvError, IsolationError
-from execdrv.linux.mounts import INERT, Cover, Protect, explain, make_covers, make_fs
+from execdrv.linux.mounts import INERT, Cover, NewFs, Protect, explain, make_covers, make_fs
 from execdrv.linux.syscalls import (
     AT_RECURSIVE,
     AT_SYMLINK_NOFOLLOW,
@@ -57,6 +57,7 @@ from execdrv.linux.syscalls import (
     umount2,
     unshare,
 )
+from execdrv_lxc.view import View
 
 # clone(2)
 _CLONE_FILES: Final = 0x400
@@ -81,10 +82,7 @@ class Task:
     null: int
     #: Descriptors that the monitor must not keep: who reads from the job waits for their end.
     taken: Sequence[int]
-    #: On /proc.
-    steps: Sequence[Cover | Protect]
-    #: MOUNT_ATTR_* to take away again, by mount point in the container.
-    release: dict[bytes, int]
+    view: View
 
 
 # --- in the monitor ----------------------------------------------------------------------------
@@ -163,9 +161,10 @@ def _finish(task: Task, init: int) -> dict[str, Any]:
     mount_setattr(root, propagation=MS_PRIVATE, flags=AT_RECURSIVE)
     proc = _open_below(root, b"/proc")
     _check_proc(proc, pid_namespace)
-    _guard_proc(root, proc, task.steps)
+    _guard_proc(root, proc, task.view.guards)
     os.close(proc)
-    for target, attributes in task.release.items():
+    _mount_terminals(root, task.view.terminals)
+    for target, attributes in task.view.released.items():
         fd = _open_below(root, target)
         mount_setattr(fd, attr_clr=attributes)
         os.close(fd)
@@ -234,6 +233,14 @@ def _guard_proc(root: int, proc: int, steps: Sequence[Cover | Protect]) -> None:
     umount2(b".", MNT_DETACH)
     os.close(covers)
     os.close(place)
+
+
+def _mount_terminals(root: int, step: NewFs) -> None:
+    terminals = make_fs(step.fstype, step.options, step.attributes)
+    target = _open_below(root, step.target)
+    move_mount(terminals, target)
+    os.close(target)
+    os.close(terminals)
 
 
 def _open_below(root: int, path: bytes) -> int:

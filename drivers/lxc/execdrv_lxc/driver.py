@@ -39,7 +39,7 @@ from execdrv_lxc.check import detect_obstacle, list_refusals
 from execdrv_lxc.companion import CompanionLink
 from execdrv_lxc.monitor import Walls, run_monitor
 from execdrv_lxc.offers import OFFERS
-from execdrv_lxc.view import plan_companion_steps, plan_monitor_steps, plan_mounts, plan_release
+from execdrv_lxc.view import plan_view
 
 if TYPE_CHECKING:
     from execdrv.init.link import InitLink
@@ -187,7 +187,6 @@ def _prepare_walls(
 ) -> Walls:
     """Open all that the monitor needs."""
     binds = value_or(box.spec.binds, ())
-    steps = plan_mounts(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds)
     on_root = MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if box.root_mode == "read-only" else 0)
     bind_trees = []
     for bind, source in zip(binds, box.bind_sources, strict=True):
@@ -209,9 +208,7 @@ def _prepare_walls(
         bind_trees=tuple(bind_trees),
         private=box.root_mode == "private",
         attributes=MOUNT_ATTR_NODEV | _inherited_attributes(box.root),
-        steps=plan_monitor_steps(steps),
-        companion_steps=plan_companion_steps(steps),
-        release=plan_release(box.root_mode),
+        view=plan_view(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds, root_mode=box.root_mode),
     )
 
 

@@ -31,7 +31,7 @@ import attrs
 
 from execdrv.driver import Box
 from execdrv.errors import IsolationError
-from execdrv.linux.mounts import Cover, MountStep, Protect, apply_steps, clone_tree, explain, make_fs
+from execdrv.linux.mounts import apply_steps, clone_tree, explain, make_fs
 from execdrv.linux.spawn import arrange_fds, end_report
 from execdrv.linux.syscalls import (
     CLONE_NEWCGROUP,
@@ -39,7 +39,6 @@ from execdrv.linux.syscalls import (
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     MS_REC,
     PR_SET_PDEATHSIG,
@@ -55,6 +54,7 @@ from execdrv.linux.syscalls import (
 from execdrv_lxc import binding
 from execdrv_lxc.companion import Task, start_companion
 from execdrv_lxc.config import MOUNT, ROOT, plan_items
+from execdrv_lxc.view import View
 
 #: What liblxc looks for in the monitor's root.
 _PLACES: Final = (b"proc", b"run", b"sys", b"sys/fs", b"sys/fs/cgroup", MOUNT[1:].encode())
@@ -85,10 +85,7 @@ class Walls:
     private: bool
     #: MOUNT_ATTR_* of the private layer's mount.
     attributes: int
-    steps: tuple[MountStep, ...]
-    companion_steps: tuple[Cover | Protect, ...]
-    #: MOUNT_ATTR_* that the companion takes away, by mount point in the container.
-    release: dict[bytes, int]
+    view: View
 
 
 def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoReturn:
@@ -116,15 +113,12 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
             reports=walls.reports,
             null=walls.null,
             taken=(0, 1, 2, *walls.passed, walls.gate, walls.memfd),
-            steps=walls.companion_steps,
-            release=walls.release,
+            view=walls.view,
         )
     )
     with _doing("enter the container's cgroup namespace"):
         setns(cgroup_namespace, CLONE_NEWCGROUP)
-    container = binding.make_container(
-        box.kernel_name, lxcpath, plan_items(box, log_fd=walls.log)
-    )
+    container = binding.make_container(box.kernel_name, lxcpath, plan_items(box, log_fd=walls.log))
     for number, fd in enumerate(walls.stdio):
         os.dup2(fd, number)
     for fd in (*walls.stdio, cgroup_namespace, *walls.procs_fds, scratch):
@@ -142,7 +136,9 @@ def _arrange(walls: Walls) -> Walls:
     for name in groups:
         keep += getattr(walls, name)
     # What liblxc writes to its own stderr is no output of the job; the job's come in the end.
-    kept = iter(arrange_fds(stdio=(walls.null, walls.log, walls.log), passed=walls.passed, keep=keep))
+    kept = iter(
+        arrange_fds(stdio=(walls.null, walls.log, walls.log), passed=walls.passed, keep=keep)
+    )
     moved: dict[str, Any] = {name: next(kept) for name in single}
     moved |= {name: tuple(next(kept) for _ in getattr(walls, name)) for name in groups}
     for name in ("null", "log", "orders", "reports"):
@@ -184,9 +180,13 @@ def _build_roots(walls: Walls, directory: bytes, lxcpath: str) -> int:
     root = _make_layer(scratch, walls) if walls.private else walls.root_tree
     move_mount(root, scratch, ROOT[1:].encode())
     apply_steps(
-        walls.steps, root=root, trees=walls.bind_trees, covers=scratch, root_is_own=walls.private
+        walls.view.steps,
+        root=root,
+        trees=walls.bind_trees,
+        covers=scratch,
+        root_is_own=walls.private,
     )
-    mount_setattr(root, attr_set=MOUNT_ATTR_RDONLY)  # held back: see view.py
+    mount_setattr(root, attr_set=walls.view.root_attributes)
     for fd in {proc, proc_tree, root, walls.root_tree, *walls.bind_trees}:
         os.close(fd)
     return scratch

@@ -1,12 +1,12 @@
 """What an lxc container's file system view consists of, and who makes which part of it.
 
-The view is that of every driver with a mount namespace (execdrv.linux.view); but a procfs shows
-the pid namespace of the process that mounts it, so here three do it in turn:
+The view is that of every driver with a mount namespace; but a procfs shows the pid namespace of
+the process that mounts it, so here three make it in turn:
 
-    monitor     everything but /proc, before liblxc starts (`plan_monitor_steps`)
+    monitor     everything but /proc and /dev/pts, before liblxc starts
     liblxc      binds that into the container's mount namespace, and mounts /proc
-    companion   covers what tells of the machine there, and lifts what `HELD_BACK` says
-                (`plan_companion_steps`)
+    companion   covers what tells of the machine there, mounts /dev/pts, releases what was held
+                back
 
 Pure.
 """
@@ -20,54 +20,62 @@ import attrs
 
 from execdrv.linux.mounts import INERT, Cover, MountStep, NewFs, Protect
 from execdrv.linux.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY
+from execdrv.spec import Bind, Tmpfs
 from execdrv_native import look, machine
 from execdrv_native.plan import plan_mounts
 
-#: A mount point for /proc which the rootfs can't change, and on which nobody may ask for a mount.
-#: Not a tmpfs: execdrv.linux.mounts guards all others.
-_PLACEHOLDER: Final = NewFs(
-    target=b"/proc", fstype=b"ramfs", attributes=INERT, options=((b"mode", b"555"),)
-)
+__all__ = ["View", "look", "machine", "plan_mounts", "plan_view"]
 
-#: What liblxc must not find, by mount: it changes the mode of the job's stdin, stdout and stderr
-#: to 0700 where it can open /dev/null (fix_stdio_permissions), and makes a file `.lxc_keep` in a
-#: root that it can write to.
-HELD_BACK: Final = {b"/": MOUNT_ATTR_RDONLY, b"/dev": MOUNT_ATTR_NODEV}
+#: Whose mounts come last. Until then something holds their place which the rootfs can't change,
+#: and on which nobody may ask for a mount (not a tmpfs: execdrv.linux.mounts guards all others).
+#: liblxc itself unmounts what is on /dev/pts where it makes no terminals.
+_LATE: Final = (b"/proc", b"/dev/pts")
 
-
-def plan_monitor_steps(steps: Sequence[MountStep]) -> tuple[MountStep, ...]:
-    """The part of a whole view's steps that is done before liblxc starts."""
-    return tuple(_hold_back(step) for step in steps if not isinstance(step, Cover | Protect))
+#: MOUNT_ATTR_* that keep liblxc from harm: it makes a file `.lxc_keep` in a root that it can write
+#: to, and where it can open /dev/null, it sets the mode of the job's stdin, stdout and stderr to
+#: 0700 (fix_stdio_permissions), whatever files or terminals of the caller's those are.
+_HELD_BACK: Final = {b"/": MOUNT_ATTR_RDONLY, b"/dev": MOUNT_ATTR_NODEV}
 
 
-def plan_companion_steps(steps: Sequence[MountStep]) -> tuple[Cover | Protect, ...]:
-    """The part that is done when liblxc has mounted /proc."""
-    return tuple(step for step in steps if isinstance(step, Cover | Protect))
+@attrs.frozen(kw_only=True)
+class View:
+    """Who makes what, in this order."""
+
+    #: The monitor's part, and what it then adds to the root's own mount: MOUNT_ATTR_*.
+    steps: tuple[MountStep, ...]
+    root_attributes: int = _HELD_BACK[b"/"]
+    #: The companion's: covers over parts of /proc, the devpts, and what it takes away again:
+    #: MOUNT_ATTR_* by mount point.
+    guards: tuple[Cover | Protect, ...]
+    terminals: NewFs
+    released: dict[bytes, int]
 
 
-def plan_release(root_mode: str) -> dict[bytes, int]:
-    """What is taken away again of `HELD_BACK` in the end: MOUNT_ATTR_* by mount point."""
-    return {
-        target: attributes
-        for target, attributes in HELD_BACK.items()
-        if not (target == b"/" and root_mode == "read-only")
-    }
+def plan_view(*, tmpfs: Sequence[Tmpfs], binds: Sequence[Bind], root_mode: str) -> View:
+    """The whole view.
+
+    Args:
+        tmpfs, binds: what was asked.
+        root_mode: private, read-only or direct.
+    """
+    steps = plan_mounts(tmpfs=tmpfs, binds=binds)
+    fixed = {step.target: step for step in steps if isinstance(step, NewFs) and not step.asked}
+    released = dict(_HELD_BACK)
+    if root_mode == "read-only":
+        del released[b"/"]
+    return View(
+        steps=tuple(_hold_back(step) for step in steps if not isinstance(step, Cover | Protect)),
+        guards=tuple(step for step in steps if isinstance(step, Cover | Protect)),
+        terminals=fixed[b"/dev/pts"],
+        released=released,
+    )
 
 
 def _hold_back(step: MountStep) -> MountStep:
     if not isinstance(step, NewFs) or step.asked:
         return step
-    if step.target == _PLACEHOLDER.target:
-        return _PLACEHOLDER
-    return attrs.evolve(step, attributes=step.attributes | HELD_BACK.get(step.target, 0))
-
-
-__all__ = [
-    "HELD_BACK",
-    "look",
-    "machine",
-    "plan_companion_steps",
-    "plan_monitor_steps",
-    "plan_mounts",
-    "plan_release",
-]
+    if step.target in _LATE:
+        return NewFs(
+            target=step.target, fstype=b"ramfs", options=((b"mode", b"555"),), attributes=INERT
+        )
+    return attrs.evolve(step, attributes=step.attributes | _HELD_BACK.get(step.target, 0))

@@ -118,8 +118,7 @@ class NativeDriver(Driver):
             # Only now: the child had to make the nodes.
             if box.group is not None and _has_device_control(box.group):
                 cgroups.allow_devices(box.group)
-            netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        return Isolated(init=process, netns=netns)
+            return Isolated(init=process, netns=_open_netns(box, pid))
 
     def limit(self, box: Box, limits: Limits) -> Sequence[Receipt]:
         if box.group is None:
@@ -265,6 +264,12 @@ def _inherited_attributes(root: int) -> int:
     return (MOUNT_ATTR_NOSUID if flags & os.ST_NOSUID else 0) | (
         MOUNT_ATTR_NOEXEC if flags & os.ST_NOEXEC else 0
     )
+
+
+def _open_netns(box: Box, pid: int) -> int | None:
+    if box.net != "none":
+        return None
+    return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _has_device_control(group: cgroups.Group) -> bool:
