@@ -33,6 +33,19 @@ packages=${VM_PACKAGES:-attr attrs pluggy pytest _pytest iniconfig packaging pyg
 modules="overlay veth loop zram lz4 lz4_compress lzo-rle bridge nf_tables tun dummy"
 timeout_s=600
 
+run='' root='' finished=''
+clean_up() {
+    status=$?
+    for directory in "$run" "$root"; do
+        [ -z "$directory" ] || rm -rf "$directory"
+    done
+    # A tool that failed on the way must not look like the command's own status.
+    [ -n "$finished" ] || status=125
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 125' INT TERM
+
 fail() {
     echo "cannot run the virtual machine: $*" >&2
     exit 125
@@ -91,11 +104,10 @@ EOF
     [ ! -e "$base" ] || return 0
     echo "making the image ..." >&2
     root=$(mktemp -d "$cache/root.XXXXXX")
-    trap 'rm -rf "$root"' EXIT
     mkdir -p "$root/bin" "$root/sbin" "$root/usr/bin" "$root/proc" "$root/sys" "$root/dev" \
         "$root/tmp" "$root/run" "$root/root" "$root/etc" "$root/var" "$root/site"
     cp "$(command -v busybox)" "$root/bin/busybox"
-    for applet in $("$root/bin/busybox" --list); do
+    for applet in $("$root/bin/busybox" --list | grep -vx busybox); do
         ln -s busybox "$root/bin/$applet"
     done
     cp "$here/init" "$root/init"
@@ -113,7 +125,7 @@ EOF
     (cd "$root" && find . | cpio --quiet -o -H newc | gzip -1) >"$base.new"
     mv "$base.new" "$base"
     rm -rf "$root"
-    trap - EXIT
+    root=''
 }
 
 copy_python() {
@@ -145,7 +157,7 @@ copy_modules() {
     depmod -b "$kernel/root" "$version"
     for module in $modules; do
         modprobe -d "$kernel/root" -S "$version" --show-depends "$module" 2>/dev/null || true
-    done | sed -n 's/^insmod //p' | sort -u | while read -r file; do
+    done | sed -n 's/^insmod \(.*\.ko[.a-z]*\).*/\1/p' | sort -u | while read -r file; do
         # The path may hold a doubled slash.
         inside=$(printf '%s' "$file" | sed "s|.*/lib/modules/|lib/modules/|")
         mkdir -p "$root/$(dirname "$inside")"
@@ -178,7 +190,6 @@ make_tree() {
 fetch_kernel
 make_base
 run=$(mktemp -d "${TMPDIR:-/tmp}/execdrv-vm.XXXXXX")
-trap 'rm -rf "$run"' EXIT
 make_tree "$@"
 
 # 4. Boot. The first serial line is the command's output, the second carries the kernel's words
@@ -191,11 +202,13 @@ timeout -k 5 "$timeout_s" qemu-system-x86_64 -accel tcg -cpu max -smp "${VM_CPUS
     -append "console=ttyS1 quiet panic=-1 ${VM_KERNEL_ARGS:-}" </dev/null || status=$?
 said=$(sed -n 's/^vm-status \([0-9]*\).*/\1/p' "$run/status" | tail -n 1)
 if [ -n "$said" ]; then
+    finished=yes
     exit "$said"
 fi
 tail -n 25 "$run/status" >&2
 [ "$status" -ne 124 ] || {
     echo "the virtual machine was stopped after $timeout_s s" >&2
+    finished=yes
     exit 124
 }
 fail "it ended without a status (qemu: $status)"

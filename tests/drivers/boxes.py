@@ -99,7 +99,8 @@ class Boxes:
         """Run a command from create to destroy.
 
         Args:
-            look: called while the job runs; what it returns is the result's `seen`.
+            look: called while the job runs (the end of its standard input comes after it); what it
+                returns is the result's `seen`.
             first: called in the forked process before anything else, to change its surroundings.
             before_start: called when the walls stand.
             stdin: what the job reads.
@@ -179,16 +180,17 @@ class Boxes:
                 raise refused(refusals, driver=driver.name)
             os.mkdir(box.directory, 0o711)
             stack.callback(shutil.rmtree, box.directory)
-            streams = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+            stdin, feed = os.pipe()
+            streams = [stdin, os.memfd_create("stdout"), os.memfd_create("stderr")]
             stack.callback(_close_all, streams)
-            os.pwrite(streams[0], plan.stdin, 0)
+            os.write(feed, plan.stdin)
             group = self._make_group(box)
             init = InitLink(_init_memfd())
             stack.callback(init.close)
             stdio = (streams[0], streams[1], streams[2])
             box = attrs.evolve(box, group=group, init=init, stdio=stdio)
             try:
-                return self._run_box(driver, box, plan)
+                return self._run_box(driver, box, plan, feed)
             finally:
                 driver.destroy(box)
                 driver.destroy(box)
@@ -197,7 +199,7 @@ class Boxes:
                 if left:
                     raise AssertionError(f"left behind: {left}")
 
-    def _run_box(self, driver: Driver, box: Box, plan: _Plan) -> Result:
+    def _run_box(self, driver: Driver, box: Box, plan: _Plan, feed: int) -> Result:
         driver.create(box)
         isolated = driver.isolate(box)
         if isolated.netns is not None:
@@ -210,6 +212,7 @@ class Boxes:
         assert init is not None and init.job is not None
         running = Running(box=box, watched=watched, job=init.job, isolated=isolated)
         seen = None if plan.look is None else plan.look(running)
+        os.close(feed)
         message = init.gate.receive(TIMEOUT_S)
         if not isinstance(message, Exited):
             raise AssertionError(f"the init said {message!r} in place of the job's end")

@@ -14,7 +14,7 @@ there too.
                   back from liblxc
     6. companion  tells the supervisor that all is well, or what failed, and ends
 
-In step 2 it ends without a word if the supervisor closes its end. Step 4 comes after the init
+In step 2 it ends without a word if the supervisor closes its end or the monitor ends. Step 4 comes after the init
 was executed, so its copies are complete. The control socket would let any root process of the
 same network namespace command the container: a job with the machine's network, for one.
 
@@ -97,8 +97,9 @@ def start_companion(task: Task) -> int:
         IsolationError: there is none; the companion has ended, or will with the supervisor's end.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    monitor = os.getpid()
     if clone(_CLONE_FILES | _CLONE_PARENT) == 0:
-        _run(task, write_end)
+        _run(task, write_end, monitor=monitor)
     # No end of file would come: the monitor has the write end as long as the companion has it.
     report = read_report(read_end, timeout_s=STEP_TIMEOUT_S)
     os.close(read_end)
@@ -109,15 +110,31 @@ def start_companion(task: Task) -> int:
 # --- in the companion --------------------------------------------------------------------------
 
 
-def _run(task: Task, hello: int) -> NoReturn:
+def _run(task: Task, hello: int, *, monitor: int) -> NoReturn:
     try:
         _report(task.reports, {"pid": os.getpid()})
         _report_outcome(hello, lambda: {"namespace": _make_cgroup_namespace(task.procs_fds)})
-        order = os.read(task.orders, 32)
-        if order:
-            _report_outcome(task.reports, lambda: _finish(task, int(order)))
+        init = _wait_for_order(task.orders, monitor)
+        if init is not None:
+            _report_outcome(task.reports, lambda: _finish(task, init))
     finally:
         os._exit(0)
+
+
+def _wait_for_order(orders: int, monitor: int) -> int | None:
+    """The pid of the init, or None if there will be none.
+
+    A monitor that ended must not live on in the descriptors which both have: whoever waits for
+    the end of one of its pipes would wait for ever.
+    """
+    pidfd = os.pidfd_open(monitor)
+    poll = select.poll()
+    poll.register(orders, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll()}
+    os.close(pidfd)
+    order = os.read(orders, 32) if orders in ready else b""
+    return int(order) if order else None
 
 
 def _report_outcome(fd: int, action: Callable[[], dict[str, Any]]) -> None:

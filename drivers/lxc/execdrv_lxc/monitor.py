@@ -100,6 +100,7 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:
         os._exit(125)
+    _forget_handlers()
     os.setsid()  # or a signal of the terminal would reach liblxc, which passes it on to the init
     os.umask(0)
     walls = _arrange(walls)
@@ -126,6 +127,14 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
     end_report()
     argv = (f"/proc/self/fd/{walls.memfd}", str(walls.gate))
     os._exit(0 if binding.run(container, argv) else 125)
+
+
+def _forget_handlers() -> None:
+    """Leave no handler of the supervisor's: it writes to a descriptor that is another's here."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _arrange(walls: Walls) -> Walls:

@@ -214,7 +214,7 @@ def test_an_unknown_name_removes_nothing(directory: str, root: Root, name: str) 
     before = sorted(os.listdir(directory))
     with pytest.raises(SpecError, match="none of that name") as caught:
         remove_root(name, cache=directory)
-    assert caught.value.value == name  # type: ignore[attr-defined]
+    assert caught.value.value == name
     assert sorted(os.listdir(directory)) == before
 
 
@@ -298,6 +298,6 @@ def test_failing_to_lock_is_told(directory: str, monkeypatch: pytest.MonkeyPatch
     def refuse(_fd: int, _operation: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(cache.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(OperationError, match="No locks available"):
         make_root(cache=directory)

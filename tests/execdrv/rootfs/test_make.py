@@ -13,7 +13,6 @@ import pytest
 
 from execdrv.errors import ExecdrvError, OperationError, SpecError, UsageError
 from execdrv.rootfs import Root, default_root, is_cached_root, list_roots, make_root, verify_root
-from execdrv.rootfs import make as make_module
 from execdrv.rootfs.skeleton import DIRECTORIES, FILES, NODES
 
 Runner = Callable[..., subprocess.CompletedProcess[str]]
@@ -365,7 +364,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     monkeypatch.setattr("execdrv.rootfs.copy.copy_file", refuse)
     with pytest.raises(OperationError, match="No space left on device") as caught:
         make_root(cache=str(tmp_path / "cache"))
-    assert caught.value.errno == 28  # type: ignore[attr-defined]
+    assert caught.value.errno == 28
     assert os.listdir(tmp_path / "cache") == ["make.lock"]
 
 
@@ -375,7 +374,7 @@ def test_a_cache_without_execution_is_refused(
     class Noexec:
         f_flag = os.ST_NOEXEC
 
-    monkeypatch.setattr(make_module.os, "statvfs", lambda _path: Noexec)
+    monkeypatch.setattr("os.statvfs", lambda _path: Noexec)
     with pytest.raises(UsageError, match="noexec"):
         make_root(cache=str(tmp_path / "cache"))
 
@@ -461,7 +460,7 @@ def test_an_unfit_output_is_refused(tmp_path: Path, output: str) -> None:
     before = sorted(str(path) for path in tmp_path.rglob("*"))
     with pytest.raises(SpecError) as caught:
         make_root(output=str(tmp_path / output), cache=str(tmp_path / "cache"))
-    assert (caught.value.field, caught.value.value) == ("output", str(tmp_path / output))  # type: ignore[attr-defined]
+    assert (caught.value.field, caught.value.value) == ("output", str(tmp_path / output))
     assert caught.value.hint
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 

@@ -130,7 +130,7 @@ def test_what_nests_too_deep_is_refused(planner: Planner, tmp_path: Path) -> Non
     deep.mkdir(parents=True)
     with pytest.raises(SpecError, match="deeper than") as caught:
         planner.add_directory(str(tmp_path), keep=lambda _path: True)
-    assert (caught.value.field, caught.value.value) == ("with", str(tmp_path))  # type: ignore[attr-defined]
+    assert (caught.value.field, caught.value.value) == ("with", str(tmp_path))
 
 
 def test_compiled_files_are_copied_but_not_watched(planner: Planner, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from execdrv.errors import SpecError, UnsupportedError
 from execdrv.rootfs import make_root, recipe
+from execdrv.rootfs.elf import Libraries
 from execdrv.rootfs.plan import Link, Plan
 from execdrv.rootfs.recipe import Recipe, find_command, normal_names, plan_root, read_shebang
 
@@ -53,8 +54,8 @@ def test_a_wrong_name_is_a_spec_error(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(SpecError) as caught:
         make_root(names, cache=str(tmp_path / "cache"))
     value = names[0] if isinstance(names, list) else names
-    assert caught.value.field == "with"  # type: ignore[attr-defined]
-    assert caught.value.value in (value, repr(value))  # type: ignore[attr-defined]
+    assert caught.value.field == "with"
+    assert caught.value.value in (value, repr(value))
     assert str(caught.value).startswith("cannot add ") and repr(value) in str(caught.value)
 
 
@@ -181,13 +182,13 @@ def test_a_library_of_the_loaders_table_is_found_without_it(
     shared = ["-shared", "-fPIC", f"-Wl,-soname,{library.name}"]
     for command in ([str(library), "lib.c", *shared], [str(program), "prog.c", str(library)]):
         subprocess.run(["gcc", "-o", *command], cwd=open_dir, check=True)
-    find = recipe.Libraries.__init__
+    find = Libraries.__init__
 
-    def with_table(self: recipe.Libraries) -> None:
+    def with_table(self: Libraries) -> None:
         find(self)
         self._cached[library.name] = [str(library)]
 
-    monkeypatch.setattr(recipe.Libraries, "__init__", with_table)
+    monkeypatch.setattr(Libraries, "__init__", with_table)
     root = make_root([str(program)], cache=str(tmp_path / "cache"))
     assert run_in(root.path, str(program)).returncode == 42
 

@@ -22,6 +22,11 @@ def tree(tmp_path: Path) -> Path:
     return top
 
 
+def relink(link: Path) -> None:
+    link.unlink()
+    link.symlink_to("b")
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "content": lambda top: (top / "a" / "file").write_text("Content"),
     "mode": lambda top: (top / "a" / "file").chmod(0o600),
@@ -30,7 +35,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "place": lambda top: (top / "a" / "file").rename(top / "a" / "b" / "file"),
     "new directory": lambda top: (top / "c").mkdir(),
     "new pipe": lambda top: os.mkfifo(top / "c"),
-    "link": lambda top: ((top / "a" / "link").unlink(), (top / "a" / "link").symlink_to("b")),
+    "link": lambda top: relink(top / "a" / "link"),
     "hard link": lambda top: os.link(top / "a" / "file", top.parent / "outside"),
 }
 
