@@ -118,7 +118,7 @@ class _View:
         place, missing = self._follow(target)
         holder, _ = self._mount_of(place)
         if holder.closed:
-            raise _Problem("it is in a file system that the driver guards")
+            raise _guarded()
         if missing:
             self._check_creation(target, holder, missing)
             for count in range(1, len(missing)):
@@ -175,6 +175,8 @@ class _View:
                 del place[-1:]
                 continue
             kind = self._kind((*place, name))
+            if kind is None and self._mount_of(tuple(place))[0].closed:
+                raise _guarded()
             if isinstance(kind, bytes):
                 links += 1
                 if links > _LINKS_MAX:
@@ -210,6 +212,10 @@ class _View:
             if place[:count] in self.mounts:
                 return self.mounts[place[:count]], place[count:]
         return self.mounts[()], place
+
+
+def _guarded() -> _Problem:
+    return _Problem("it is in a file system that the driver guards")
 
 
 def _split(path: bytes) -> Names:

@@ -7,6 +7,7 @@ import inspect
 import pickle
 
 import pytest
+
 from execdrv import errors, wire
 
 CLASSES = sorted(errors.error_classes().values(), key=lambda cls: cls.__name__)

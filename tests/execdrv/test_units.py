@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from execdrv import units
 from execdrv.errors import SpecError
 
@@ -30,8 +31,10 @@ def test_a_size_is_read(value: object, expected: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0, -1, "-1", "1e3", "64 MiB ", " 64M", "64MB", "", "M", "1.M", "\u0661", True, 1.5, None]
-    + [2**63, "9223372036854775808", "8388608T", b"64M", "inf", "nan", "0x10", "64M\n"],
+    [
+        *(0, -1, "-1", "1e3", "64 MiB ", " 64M", "64MB", "", "M", "1.M", "\u0661", True, 1.5, None),
+        *(2**63, "9223372036854775808", "8388608T", b"64M", "inf", "nan", "0x10", "64M\n"),
+    ],
 )
 def test_a_wrong_size_is_refused_with_its_value(value: object) -> None:
     with pytest.raises(SpecError, match="memory") as caught:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import attrs
 import pytest
+
 from execdrv import wire
 from execdrv.driver import DriverRef, Exit
 from execdrv.limits import Limits, Receipt

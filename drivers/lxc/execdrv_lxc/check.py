@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from execdrv.driver import Box, Refusal
 from execdrv.errors import ExecdrvError
-from execdrv.linux import cgroups
+from execdrv.linux import cgroups, obstacle
 from execdrv.linux.capabilities import capability_mask, capability_names
-from execdrv.spec import value_or
+from execdrv.linux.target import find_problems
+from execdrv.linux.view import plan_mounts
+from execdrv.spec import UNSET, value_or
 from execdrv_lxc import binding
-from execdrv_lxc.view import look, machine, plan_mounts
 
 #: liblxc takes a reboot(2) of the job for the wish to have its init started once more.
 _REBOOT = capability_mask(["SYS_BOOT"])
@@ -21,14 +22,16 @@ _REBOOT = capability_mask(["SYS_BOOT"])
 
 def detect_obstacle() -> str | None:
     """Why no lxc container can be made here, in one line with the way out; or None."""
-    return binding.detect_obstacle() or machine.detect_obstacle() or machine.detect_root_obstacle()
+    return (
+        binding.detect_obstacle() or obstacle.detect_obstacle() or obstacle.detect_root_obstacle()
+    )
 
 
 def list_refusals(box: Box) -> list[Refusal]:
     """Everything that stands against a box."""
-    obstacle = detect_obstacle()
-    if obstacle is not None:
-        return [Refusal(message=f"cannot run an lxc container: {obstacle}")]
+    found = detect_obstacle()
+    if found is not None:
+        return [Refusal(message=f"cannot run an lxc container: {found}")]
     return [
         *_check_modes(box),
         *_check_mounts(box),
@@ -44,7 +47,7 @@ def _check_modes(box: Box) -> Iterable[Refusal]:
     if box.net not in ("none", "host"):
         message = f"cannot use network {box.net!r}: the lxc driver has none and host"
         yield Refusal(message=message, field="net")
-    if box.root_mode == "private" and not machine.detect_overlay():
+    if box.root_mode == "private" and not obstacle.detect_overlay():
         yield Refusal(
             message="cannot keep the root private: this machine's kernel has no overlay",
             hint="load the module (modprobe overlay), or use --root-mode read-only",
@@ -57,16 +60,20 @@ def _check_modes(box: Box) -> Iterable[Refusal]:
 
 
 def _check_mounts(box: Box) -> Iterable[Refusal]:
-    return look.find_refusals(
+    problems = find_problems(
         plan_mounts(tmpfs=value_or(box.spec.tmpfs, ()), binds=value_or(box.spec.binds, ())),
         root=box.root,
         sources=box.bind_sources,
         root_is_own=box.root_mode == "private",
     )
+    return [
+        Refusal(message=problem.message, hint=problem.hint, field=problem.field)
+        for problem in problems
+    ]
 
 
 def _check_capabilities(box: Box) -> Iterable[Refusal]:
-    for name in capability_names(box.process.bounding & ~machine.detect_bounding()):
+    for name in capability_names(box.process.bounding & ~obstacle.detect_bounding()):
         yield Refusal(
             message=f"cannot give capability {name}: execdrv does not have it itself",
             hint=f"leave it out: --cap-drop {name}",
@@ -96,7 +103,7 @@ def _check_groups(box: Box) -> Iterable[Refusal]:
     problems = cgroups.check_limits(
         layout,
         box.spec.limits,
-        parent=box.spec.cgroup_parent or None,
+        parent=None if box.spec.cgroup_parent is UNSET else box.spec.cgroup_parent,
         devices=cgroups.devices_supported(layout),
     )
     return [_refusal_of(problem) for problem in problems]

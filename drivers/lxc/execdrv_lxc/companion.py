@@ -5,20 +5,21 @@ container before its job runs, is done by this second process. It is a child of 
 and shares nothing with the monitor but the descriptors (CLONE_FILES): what it closes is closed
 there too.
 
-    1. monitor    clones the companion, reads from it the descriptor of a cgroup namespace
-    2. companion  tells the supervisor its pid; joins the container's groups, so that the
-                  namespace has them as its root; waits
+    1. monitor    clones the companion
+    2. companion  tells the supervisor its pid; joins the container's groups, so that a cgroup
+                  namespace made now has them as its root; tells the monitor its descriptor; waits
     3. supervisor sends the pid of the container's init
     4. companion  takes the job's descriptors and liblxc's control socket from the monitor
-    5. companion  enters the init's mount namespace; covers parts of /proc; lifts what was held
-                  back from liblxc
+    5. companion  enters the init's mount namespace; covers parts of /proc, mounts /dev/pts,
+                  releases what was held back from liblxc
     6. companion  tells the supervisor that all is well, or what failed, and ends
 
-In step 2 it ends without a word if the supervisor closes its end or the monitor ends. Step 4 comes after the init
-was executed, so its copies are complete. The control socket would let any root process of the
-same network namespace command the container: a job with the machine's network, for one.
+It ends without a word if the supervisor closes its end or the monitor ends before step 3. Step 4
+comes after the init was executed, so the init's copies are complete. The control socket would let
+any root process of its network namespace command the container: the job of another one that has
+the machine's network, for example.
 
-Each message to the supervisor is one line of the report pipe.
+Each message to supervisor and monitor is one line in a pipe.
 """
 
 from __future__ import annotations
@@ -89,21 +90,28 @@ class Task:
 
 
 def start_companion(task: Task) -> int:
-    """Steps 1 and 2.
+    """Step 1.
 
     Returns:
-        A descriptor of the cgroup namespace.
-    Raises:
-        IsolationError: there is none; the companion has ended, or will with the supervisor's end.
+        A descriptor from which `receive_namespace` reads.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     monitor = os.getpid()
     if clone(_CLONE_FILES | _CLONE_PARENT) == 0:
         _run(task, write_end, monitor=monitor)
-    # No end of file would come: the monitor has the write end as long as the companion has it.
-    report = read_report(read_end, timeout_s=STEP_TIMEOUT_S)
-    os.close(read_end)
-    os.close(write_end)
+    return read_end
+
+
+def receive_namespace(hello: int) -> int:
+    """The monitor's part of step 2.
+
+    Returns:
+        A descriptor of the cgroup namespace.
+    Raises:
+        IsolationError: there is none.
+    """
+    report = _read_report(hello, timeout_s=STEP_TIMEOUT_S)
+    os.close(hello)
     return int(report["namespace"])
 
 
@@ -114,6 +122,7 @@ def _run(task: Task, hello: int, *, monitor: int) -> NoReturn:
     try:
         _report(task.reports, {"pid": os.getpid()})
         _report_outcome(hello, lambda: {"namespace": _make_cgroup_namespace(task.procs_fds)})
+        os.close(hello)
         init = _wait_for_order(task.orders, monitor)
         if init is not None:
             _report_outcome(task.reports, lambda: _finish(task, init))
@@ -284,16 +293,16 @@ class CompanionLink:
         Raises:
             IsolationError: the container is not finished.
         """
-        self._pid = int(read_report(self._reports, timeout_s=STEP_TIMEOUT_S)["pid"])
+        self._pid = int(_read_report(self._reports, timeout_s=STEP_TIMEOUT_S)["pid"])
         os.write(self._orders, b"%d\n" % init)
-        read_report(self._reports, timeout_s=STEP_TIMEOUT_S)
+        _read_report(self._reports, timeout_s=STEP_TIMEOUT_S)
 
     def close(self) -> None:
         """End and reap the companion, if there is one, and close the pipes."""
         if self._pid is None:
             # There may be one all the same, if the monitor failed after it was started.
             with contextlib.suppress(IsolationError):
-                self._pid = int(read_report(self._reports, timeout_s=0)["pid"])
+                self._pid = int(_read_report(self._reports, timeout_s=0)["pid"])
         for fd in (self.orders, self._orders, self.reports, self._reports):
             os.close(fd)
         if self._pid is not None:
@@ -302,7 +311,7 @@ class CompanionLink:
             os.waitpid(self._pid, 0)
 
 
-def read_report(fd: int, *, timeout_s: float) -> dict[str, Any]:
+def _read_report(fd: int, *, timeout_s: float) -> dict[str, Any]:
     """The companion's next message.
 
     Raises:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -34,7 +35,7 @@ from execdrv.linux.syscalls import (
 )
 from execdrv.spec import value_or
 from execdrv.version import VERSION
-from execdrv_lxc import log
+from execdrv_lxc import binding, log
 from execdrv_lxc.check import detect_obstacle, list_refusals
 from execdrv_lxc.companion import CompanionLink
 from execdrv_lxc.monitor import Walls, run_monitor
@@ -76,8 +77,8 @@ class LxcDriver(Driver):
     def isolate(self, box: Box) -> Isolated:
         if box.init is None or box.group is None:
             raise IsolationError(f"cannot isolate container {box.id!r}: it has no init or group")
-        # Here, so that the monitor, which must not import anything, finds it loaded.
-        obstacle = detect_obstacle()
+        # Loads it, so that the monitor, which must not import anything, finds it loaded.
+        obstacle = binding.detect_obstacle()
         if obstacle is not None:
             raise IsolationError(f"cannot isolate container {box.id!r}: {obstacle}")
         try:
@@ -99,11 +100,8 @@ class LxcDriver(Driver):
         return init
 
     def destroy(self, box: Box) -> None:
-        leftovers = [
-            f"process {process.pid}"
-            for name in ("init", "monitor")
-            if (process := _recorded(box, name)) is not None and not _end_process(process)
-        ]
+        recorded = (_recorded(box, "init"), _recorded(box, "monitor"))
+        leftovers = _end_processes([process for process in recorded if process is not None])
         if leftovers:
             raise CleanupError(
                 f"cannot end container {box.id!r}: {leftovers[0]} was killed and is still there "
@@ -161,7 +159,9 @@ def _isolate(
     companion.finish(process.pid)
     if group.plan.dir_of("devices") is not None or group.plan.unified is not None:
         cgroups.allow_devices(group)
-    netns = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    netns = None
+    if box.net == "none":
+        netns = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     return Isolated(init=process, netns=netns)
 
 
@@ -233,16 +233,26 @@ def _recorded(box: Box, name: str) -> ProcessId | None:
     return None if recorded is None else ProcessId(**recorded)
 
 
-def _end_process(process: ProcessId) -> bool:
-    """Kill a process if it is still this very one; False if that does not end it in time."""
-    pidfd = open_pidfd(process)
-    if pidfd is None:
-        return True
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(_KILL_TIMEOUT_S * 1000))
-    finally:
-        os.close(pidfd)
+def _end_processes(processes: Sequence[ProcessId]) -> list[str]:
+    """Kill processes that are still these very ones; those that it does not end in time."""
+    with contextlib.ExitStack() as opened:
+        pidfds = {}
+        for process in processes:
+            pidfd = open_pidfd(process)
+            if pidfd is not None:
+                pidfds[_own(opened, pidfd)] = process
+        for pidfd in pidfds:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        deadline = time.monotonic() + _KILL_TIMEOUT_S
+        return [
+            f"process {process.pid}"
+            for pidfd, process in pidfds.items()
+            if not _has_ended(pidfd, deadline)
+        ]
+
+
+def _has_ended(pidfd: int, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))

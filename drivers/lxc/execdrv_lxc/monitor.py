@@ -6,9 +6,10 @@ nothing of the machine: a small root of its own in a mount namespace of its own,
 /run (it leaves locks there), without configuration files. All that ends with this process.
 
     1. supervisor  opens what is needed, spawns the monitor
-    2. monitor     arranges descriptors, builds the container's root and its own, enters its own
-    3. monitor     starts the companion, and enters the cgroup namespace which that has made
-    4. monitor     configures liblxc; the supervisor's spawn returns; starts liblxc
+    2. monitor     arranges descriptors, starts the companion; builds the container's root and its
+                   own, and enters its own
+    3. monitor     configures liblxc, enters the cgroup namespace which the companion has made
+    4. monitor     ends its report, so that the supervisor's spawn returns; starts liblxc
     5. liblxc      makes the container and executes the init, which tells the supervisor READY
     6. supervisor  places the init in the container's group and sends the companion its pid
     7. companion   takes from the monitor what only the job should have, finishes the mounts (see
@@ -52,7 +53,7 @@ from execdrv.linux.syscalls import (
     umount2,
 )
 from execdrv_lxc import binding
-from execdrv_lxc.companion import Task, start_companion
+from execdrv_lxc.companion import Task, receive_namespace, start_companion
 from execdrv_lxc.config import MOUNT, ROOT, plan_items
 from execdrv_lxc.view import View
 
@@ -104,10 +105,7 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
     os.setsid()  # or a signal of the terminal would reach liblxc, which passes it on to the init
     os.umask(0)
     walls = _arrange(walls)
-    with _doing("prepare the root for liblxc"):
-        scratch = _build_roots(walls, box.directory, lxcpath)
-        _enter_root(scratch)
-    cgroup_namespace = start_companion(
+    hello = start_companion(
         Task(
             procs_fds=walls.procs_fds,
             orders=walls.orders,
@@ -117,9 +115,14 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
             view=walls.view,
         )
     )
+    # Meanwhile: to join a group takes as long as the kernel's readers of it do.
+    with _doing("prepare the root for liblxc"):
+        scratch = _build_roots(walls, box.directory, lxcpath)
+        _enter_root(scratch)
+    container = binding.make_container(box.kernel_name, lxcpath, plan_items(box, log_fd=walls.log))
+    cgroup_namespace = receive_namespace(hello)
     with _doing("enter the container's cgroup namespace"):
         setns(cgroup_namespace, CLONE_NEWCGROUP)
-    container = binding.make_container(box.kernel_name, lxcpath, plan_items(box, log_fd=walls.log))
     for number, fd in enumerate(walls.stdio):
         os.dup2(fd, number)
     for fd in (*walls.stdio, cgroup_namespace, *walls.procs_fds, scratch):

@@ -1,7 +1,7 @@
 """What an lxc container's file system view consists of, and who makes which part of it.
 
-The view is that of every driver with a mount namespace; but a procfs shows the pid namespace of
-the process that mounts it, so here three make it in turn:
+The view is that of every driver that mounts (execdrv.linux.view); but a procfs shows the pid
+namespace of the process that mounts it, so here three make it in turn:
 
     monitor     everything but /proc and /dev/pts, before liblxc starts
     liblxc      binds that into the container's mount namespace, and mounts /proc
@@ -20,11 +20,8 @@ import attrs
 
 from execdrv.linux.mounts import INERT, Cover, MountStep, NewFs, Protect
 from execdrv.linux.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY
+from execdrv.linux.view import plan_mounts
 from execdrv.spec import Bind, Tmpfs
-from execdrv_native import look, machine
-from execdrv_native.plan import plan_mounts
-
-__all__ = ["View", "look", "machine", "plan_mounts", "plan_view"]
 
 #: Whose mounts come last. Until then something holds their place which the rootfs can't change,
 #: and on which nobody may ask for a mount (not a tmpfs: execdrv.linux.mounts guards all others).

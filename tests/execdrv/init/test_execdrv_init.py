@@ -91,7 +91,7 @@ def test_other_users_lose_all_but_the_bounding_set(launch: Any) -> None:
 
 def test_ambient_capabilities_survive_for_other_users(launch: Any) -> None:
     one = 1 << 10  # NET_BIND_SERVICE
-    sets = {name: one for name in ("bounding", "permitted", "effective", "inheritable", "ambient")}
+    sets = dict.fromkeys(("bounding", "permitted", "effective", "inheritable", "ambient"), one)
     found = probe(launch, uid=1000, **sets)
     assert {found[name] for name in sets} == {"400"}
     assert found["securebits"] == "0"

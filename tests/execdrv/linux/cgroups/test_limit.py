@@ -11,6 +11,7 @@ import pytest
 from execdrv.errors import LimitError
 from execdrv.limits import Limits
 from execdrv.linux.cgroups import Group, GroupPlan, Layout, apply_limits, check_limits
+from execdrv.linux.cgroups.control import swap_in_use
 from execdrv.linux.cgroups.limit import plan_cpu_quota
 
 MIB = 1 << 20
@@ -206,6 +207,21 @@ def test_memory_just_under_the_limit_works(limited: Group, kit: SimpleNamespace)
     pid = kit.spawn_python(limited, "x = b'x' * (40 << 20)")
     assert kit.wait_status(pid) == 0
     assert limited.stats().oom_kills == 0
+
+
+def test_without_a_word_about_swap_none_is_used(limited: Group, kit: SimpleNamespace) -> None:
+    if not swap_in_use():
+        pytest.skip("needs swap on the machine (VM_SWAP_MB=512 scripts/vm/run.sh)")
+    apply_limits(limited, Limits(memory_bytes=64 * MIB))
+    assert kit.wait_status(kit.spawn_python(limited, "x = b'x' * (128 << 20)")) == -9
+
+
+def test_swap_that_was_asked_is_used_and_no_more(limited: Group, kit: SimpleNamespace) -> None:
+    if not swap_in_use():
+        pytest.skip("needs swap on the machine (VM_SWAP_MB=512 scripts/vm/run.sh)")
+    apply_limits(limited, Limits(memory_bytes=64 * MIB, memory_swap_bytes=128 * MIB))
+    assert kit.wait_status(kit.spawn_python(limited, "x = b'x' * (128 << 20)")) == 0
+    assert kit.wait_status(kit.spawn_python(limited, "x = b'x' * (256 << 20)")) == -9
 
 
 def test_memory_of_a_running_group_can_be_limited_afterwards(

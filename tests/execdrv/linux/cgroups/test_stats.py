@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,10 +58,11 @@ def test_processor_time_is_counted_with_a_cpu_limit(
     group = make(Limits(cpus=1))
     assert (group.stats().cpu_usage_us or 0) == 0
     code = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
+    start = time.monotonic()
     assert kit.wait_status(kit.spawn_python(group, code)) == 0
     usage_us = group.stats().cpu_usage_us
     assert usage_us is not None
-    assert 190_000 <= usage_us <= 1_000_000
+    assert 190_000 <= usage_us <= (time.monotonic() - start) * 1.1e6
 
 
 def test_v2_numbers_are_read_from_their_files(kit: SimpleNamespace, tmp_path: Path) -> None:
