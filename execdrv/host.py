@@ -14,7 +14,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -65,6 +65,7 @@ class Host:
         root: the state directory; None: EXECDRV_ROOT, else /run/execdrv.
         deadline_s: most seconds for one method of a driver.
         launcher: how supervisors are started; None: by a fork server.
+        progress: called with a line for each step of making the default root file system.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Host:
         root: str | None = None,
         deadline_s: float = 30.0,
         launcher: Launcher | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> None:
         self.registry = Registry(root)
         self.deadline_s = deadline_s
         self._use_plugins = plugins
+        self._progress = progress
         self._launcher = ServerLauncher() if launcher is None else launcher
         self._dispatcher = Dispatcher()
         self._lock = threading.Lock()
@@ -215,7 +218,7 @@ class Host:
 
         if spec.rootfs is not UNSET:
             return spec.rootfs, rootfs.is_cached_root(os.fsdecode(spec.rootfs)), None
-        root = rootfs.default_root()
+        root = rootfs.default_root(progress=self._progress)
         return os.fsencode(root.path), True, rootfs.use_root(root)
 
     # --- containers ----------------------------------------------------------------------------

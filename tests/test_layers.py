@@ -50,6 +50,7 @@ LAYERS = (
     ("execdrv.host",),
     ("execdrv",),
     ("execdrv.cli",),
+    ("execdrv.__main__",),
 )
 
 #: What a driver may import of execdrv: these modules, and what lies below the packages among them.
@@ -91,7 +92,7 @@ LATE = (
 )
 
 #: The command lines: only they print and exit.
-COMMAND_LINES = ("execdrv.cli",)
+COMMAND_LINES = ("execdrv.cli", "execdrv.__main__")
 
 
 class Import(NamedTuple):

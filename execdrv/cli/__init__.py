@@ -62,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return FAILED
     except ExecdrvError as error:
         report_error(error, debug=getattr(options, "debug", False))
-        return FAILED if isinstance(error, UsageError) else error.exit_status
+        return error.exit_status
     except Exception as error:
         report_error(error, debug=getattr(options, "debug", False))
         return FAILED

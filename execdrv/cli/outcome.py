@@ -49,15 +49,15 @@ class Outcome:
 
     def to_plain(self) -> dict[str, Any]:
         """The outcome as plain data; see docs/cli.md."""
-        exit_ = None if self.exit is None else wire.encode(self.exit)
-        for name in ("stdout", "stderr", "truncated") if exit_ is not None else ():
-            del exit_[name]
+        exit_ = {} if self.exit is None else wire.encode(self.exit)
+        for name in ("stdout", "stderr", "truncated"):
+            exit_.pop(name, None)
         return {
             "version": RESULT_VERSION,
             "status": self.status,
             "container": self.container,
             "driver": self.driver,
-            "exit": exit_,
+            "exit": exit_ or None,
             "error": None if self.error is None else plain_error(self.error),
             "receipts": wire.encode(self.receipts),
             "spec": None if self.spec is None else wire.encode(self.spec),
@@ -101,18 +101,19 @@ class ResultFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = os.path.realpath(path)
         self._name = path
         try:
-            mode = os.stat(self._path).st_mode
+            mode = os.stat(path).st_mode
         except FileNotFoundError:
             mode = None
         except OSError as error:
             raise self._refusal(error) from error
-        # A pipe or a device is written to, not replaced.
-        self._replaces = mode is None or stat.S_ISREG(mode)
-        if mode is not None and stat.S_ISDIR(mode):
-            raise UsageError(f"cannot write the result to {path!r}: it is a directory")
+        # A pipe, a device or a descriptor (/dev/fd/3) is written to, not replaced.
+        special = os.path.abspath(path).startswith(("/dev/", "/proc/"))
+        self._replaces = not special and (mode is None or stat.S_ISREG(mode))
+        self._path = os.path.realpath(path) if self._replaces else path
+        if not path or (mode is not None and stat.S_ISDIR(mode)):
+            raise UsageError(f"cannot write the result to {path!r}: it is not a file")
         above = os.path.dirname(self._path)
         if self._replaces and not (os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)):
             raise UsageError(

@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         #: Whether a command of the user's follows the options.
         self.takes_command = False
 
-    def finish(self, *, examples: Sequence[str]) -> None:
+    def finish(self, *, examples: Sequence[str], notes: Sequence[str] = ()) -> None:
         """Add what every subcommand has; called last."""
         common = self.add_argument_group("common options")
         common.add_argument(
@@ -39,7 +39,8 @@ class Parser(argparse.ArgumentParser):
             "--debug", action="store_true", help="show where an error comes from, in every process"
         )
         common.add_argument("-h", "--help", action="help", help="show this")
-        self.epilog = "\n".join(["examples:", *(f"  {line}" for line in examples)])
+        lines = ["examples:", *(f"  {line}" for line in examples)]
+        self.epilog = "\n".join([*lines, *([""] if notes else []), *notes])
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """The options; with `takes_command`, `command` has the words of the command.

@@ -245,9 +245,7 @@ def parse_bind(word: str) -> Bind:
     mode = parts[2] if len(parts) == 3 else "rw"
     if mode not in ("ro", "rw"):
         raise _refuse("bind", word, f"{mode!r} is neither ro nor rw")
-    return Bind(
-        source=os.fsencode(parts[0]), target=os.fsencode(parts[1]), read_only=mode == "ro"
-    )
+    return Bind(source=os.fsencode(parts[0]), target=os.fsencode(parts[1]), read_only=mode == "ro")
 
 
 def parse_tmpfs(word: str) -> Tmpfs:

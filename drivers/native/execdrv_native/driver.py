@@ -8,6 +8,7 @@ kernel removes all of that with the container's last process, so `destroy` has o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -104,9 +105,11 @@ class NativeDriver(Driver):
             try:
                 pid = spawn(become_init, flags=flags)
             except OSError as error:
+                # ENOSPC is clone(2)'s word for one namespace too many.
+                full = error.errno == errno.ENOSPC
                 raise IsolationError(
                     f"cannot start the init of container {box.id!r}: {explain(error)}",
-                    hint="see /proc/sys/user for the number of namespaces that are allowed",
+                    hint="raise the limits in /proc/sys/user/max_*_namespaces" if full else "",
                     errno=error.errno,
                 ) from error
         with _end_on_error(pid):

@@ -3,6 +3,7 @@
  *     probe climb CANARY     leaves a chroot by a directory above it (chroot(2)), looks for CANARY
  *     probe euid             prints the effective uid
  *     probe packet           opens a packet socket
+ *     probe loopback         connects to itself
  *     probe device MAJOR MINOR   makes a block device node and opens it for reading
  *     probe remount PATH     makes a read-only mount writable
  *     probe setns PATH       joins a namespace
@@ -11,7 +12,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,17 @@ static int climb(const char *canary)
     return puts("done"), 0;
 }
 
+static int loopback(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(5000),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr *general = (struct sockaddr *)&address;
+    int server = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0);
+    if (bind(server, general, sizeof address) || listen(server, 1))
+        return say("bind");
+    return connect(client, general, sizeof address) ? say("connect") : (puts("done"), 0);
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -55,6 +67,8 @@ int main(int argc, char **argv)
         return printf("%d\n", (int)geteuid()), 0;
     if (!strcmp(what, "packet"))
         return socket(17 /* AF_PACKET */, SOCK_RAW, 0) < 0 ? say("socket") : (puts("done"), 0);
+    if (!strcmp(what, "loopback"))
+        return loopback();
     if (!strcmp(what, "device") && argc == 4) {
         dev_t device = makedev(atoi(argv[2]), atoi(argv[3]));
         if (mknod("/dev/shm/node", S_IFBLK | 0600, device))
