@@ -123,7 +123,8 @@ def _set_loopback_up() -> None:
 def _mount_scratch(directory: bytes) -> int:
     """A tmpfs for the upper layer and all mount points that are needed before there is a root."""
     # Before anything else: where the machine's root is shared, our mounts would show there.
-    mount(None, b"/", flags=MS_REC | MS_PRIVATE)
+    with _changing_root():
+        mount(None, b"/", flags=MS_REC | MS_PRIVATE)
     scratch = make_fs(b"tmpfs", ((b"mode", b"700"),), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
     place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     move_mount(scratch, place)
@@ -160,18 +161,25 @@ def _enter_root(root: int) -> None:
     """
     namespace = os.open(b"/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     os.fchdir(root)
-    try:
+    with _changing_root():
         pivot_root(b".", b".")
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            raise _no_pivot() from error
-        raise
     umount2(b".", MNT_DETACH)
     setns(namespace, CLONE_NEWNS)
     reached = os.open(b"/", os.O_PATH | os.O_CLOEXEC)
     if mount_id(reached) != mount_id(root):
         raise _no_pivot()
     os.chdir(b"/")
+
+
+@contextlib.contextmanager
+def _changing_root() -> Iterator[None]:
+    """For calls that say EINVAL where the root is no mount point."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise _no_pivot() from error
+        raise
 
 
 def _no_pivot() -> IsolationError:
