@@ -32,10 +32,9 @@ lint types unit cases conformance: ## only this part of the tests; ARGS go to py
 	@scripts/setup.sh test
 	@scripts/test.sh $@
 
-test-vm: ## the cases on a machine with cgroup v2 only, in QEMU
-	@scripts/setup.sh test
-	@if [ -x scripts/vm/run.sh ]; then exec scripts/vm/run.sh; \
-		else echo 'cannot run test-vm: there is no scripts/vm/run.sh yet' >&2; exit 1; fi
+test-vm: ## the cgroup tests, or the tests in ARGS, in a QEMU machine that has cgroup v2 only
+	@scripts/setup.sh vm
+	@scripts/test-vm.sh
 
 bench: ## measure against runc, bubblewrap and lxc-execute
 	@scripts/setup.sh bench

@@ -1,7 +1,7 @@
 """Sizes, times and numbers in the notations people write: 64M, 1.5G, 250ms.
 
-Pure: text in, number out. Every function raises SpecError with the field's name and the value.
-Binary prefixes are meant (K = 1024); "MB" is refused, since half of all tools read it as 10^6.
+Pure. Every parser raises SpecError with the field's name and the value. Binary prefixes are
+meant (K = 1024); "MB" is refused, since half of all tools read it as 10^6.
 """
 
 from __future__ import annotations
@@ -49,6 +49,14 @@ def parse_bytes(value: object, *, field: str, minimum: int = 1) -> int:
     if size > MAX_BYTES:
         raise _refuse(field, value, "larger than 2**63-1 bytes")
     return size
+
+
+def format_bytes(size_bytes: int) -> str:
+    """A size in the largest unit that keeps it whole, as `parse_bytes` reads it: 64M, 1536K, 7."""
+    for prefix, factor in (("T", 2**40), ("G", 2**30), ("M", 2**20), ("K", 2**10)):
+        if size_bytes and size_bytes % factor == 0:
+            return f"{size_bytes // factor}{prefix}"
+    return str(size_bytes)
 
 
 def parse_seconds(value: object, *, field: str) -> float:

@@ -47,6 +47,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def last_line(text: str) -> str:
+    """The error of a command that wrote its progress before."""
+    return text.strip().rpartition("\n")[2]
+
+
 def show_progress(text: str) -> None:
     print(text, end="", file=sys.stderr, flush=True)
 
@@ -58,9 +63,9 @@ def make_row(driver: str) -> tuple[tuple[str, ...], str]:
     done = run(f"--driver={driver}", *LIMITS[driver])
     show_progress(f" {time.monotonic() - start:.1f} s\n")
     if done.returncode == REFUSED:
-        return (driver, *["-"] * (len(COLUMNS) - 2), "refused"), done.stderr.strip()
+        return (driver, *["-"] * (len(COLUMNS) - 2), "refused"), last_line(done.stderr)
     seen = (done.stdout.split("\n") + [""] * len(COLUMNS))[: len(COLUMNS) - 2]
-    remark = "" if done.returncode == STATUS else done.stderr.strip()
+    remark = "" if done.returncode == STATUS else last_line(done.stderr)
     return (driver, *(value or "-" for value in seen), str(done.returncode)), remark
 
 
@@ -76,7 +81,7 @@ def main() -> None:
         if remark:
             print(f"\n{row[0]}: {remark}")
     print(f"\n$ execdrv run {' '.join(REFUSAL)} -- true")
-    print(run(*REFUSAL).stderr.strip())
+    print(last_line(run(*REFUSAL).stderr))
 
 
 if __name__ == "__main__":

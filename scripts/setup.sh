@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh run     system packages, .venv with execdrv and its lxc extra, from an sdist
 #   scripts/setup.sh test    the packages that tests need too, and tox in .cache/tools
+#   scripts/setup.sh vm      as test, and what a virtual machine takes
 #   scripts/setup.sh bench   as run, and the programs that bench/ compares with
 #
 # $PYTHON names another interpreter than the one that would be found. All output of the programs
@@ -85,6 +86,8 @@ provided_otherwise() {
         lxc-dev) pkg-config --exists lxc ;;
         python3*-venv) "$python" -I -S -c 'import ensurepip, venv' ;;
         python3*-dev) [ -e "$("$python" -I -S -c "$print_include")/Python.h" ] ;;
+        qemu-system-x86) command -v qemu-system-x86_64 ;;
+        cpio | xz-utils | kmod) command -v "${1%-utils}" ;;
         bubblewrap) command -v bwrap ;;
         runc) command -v runc ;;
         *) false ;;
@@ -150,6 +153,7 @@ plan_packages() {
     fi
     case $purpose in
         test) wanted+=(busybox-static) ;;
+        vm) wanted+=(busybox-static qemu-system-x86 cpio xz-utils kmod) ;;
         bench) wanted+=(runc bubblewrap) ;;
     esac
 }
@@ -244,8 +248,8 @@ install_project() {
 
 purpose=${1:-}
 case $purpose in
-    run | test | bench) ;;
-    *) fail "set up '$purpose': the purposes are run, test and bench" ;;
+    run | test | vm | bench) ;;
+    *) fail "set up '$purpose': the purposes are run, test, vm and bench" ;;
 esac
 [ "$EUID" = 0 ] || fail "set up as an ordinary user: execdrv needs root, and so does apt-get; use sudo make"
 umask 022
@@ -256,6 +260,6 @@ flock 9
 install_system
 make_venv
 case $purpose in
-    test) install_tool tox 'tox>=4.26,<5' ;;
+    test | vm) install_tool tox 'tox>=4.26,<5' ;;
     *) install_project ;;
 esac

@@ -55,6 +55,9 @@ def main(words: Sequence[str] | None = None) -> int:
         options = parser.parse(words[1:])
         status: int = importlib.import_module(f"execdrv.cli.{name}").execute(options)
         return status
+    except SystemExit as error:
+        # Of argparse, after --help.
+        return int(error.code or 0)
     except KeyboardInterrupt:
         end_by_signal(signal.SIGINT)
     except BrokenPipeError:

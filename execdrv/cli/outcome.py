@@ -15,11 +15,11 @@ from typing import Any
 import attrs
 
 from execdrv import wire
-from execdrv.cli.output import format_size
 from execdrv.driver import Exit
 from execdrv.errors import ExecdrvError, UsageError
 from execdrv.limits import Receipt
 from execdrv.spec import UNSET, ContainerSpec
+from execdrv.units import format_bytes
 
 RESULT_VERSION = 1
 _FAILED = 125
@@ -71,7 +71,7 @@ class Outcome:
         match self.exit.reason:
             case "oom":
                 limit = limits.memory_bytes if limits is not None else None
-                return f"killed: out of memory{f' (limit {format_size(limit)})' if limit else ''}"
+                return f"killed: out of memory{f' (limit {format_bytes(limit)})' if limit else ''}"
             case "timeout":
                 seconds = self.spec.timeout if self.spec is not None else UNSET
                 return f"killed: it ran longer than its timeout of {seconds or 0:g} s"

@@ -119,14 +119,6 @@ def write_table(rows: Sequence[Sequence[str]]) -> None:
     write_out("".join(f"{line.rstrip()}\n" for line in lines))
 
 
-def format_size(size_bytes: int) -> str:
-    """A size in the largest unit that keeps it whole (64M, 1536K), else in bytes."""
-    for suffix, factor in (("T", 2**40), ("G", 2**30), ("M", 2**20), ("K", 2**10)):
-        if size_bytes >= factor and size_bytes % factor == 0:
-            return f"{size_bytes // factor}{suffix}"
-    return str(size_bytes)
-
-
 def format_rough_size(size_bytes: int) -> str:
     """A size as people compare it: 3.4M."""
     size = float(size_bytes)
@@ -149,13 +141,14 @@ def format_age(seconds: float) -> str:
 
 
 class Progress:
-    """Shows on stderr what takes time: at once at a terminal, else what takes over a second.
+    """Shows on stderr how work goes on: at once at a terminal, else if it takes over a second.
 
     A context manager; uses the alarm clock, so only for the one thread of the command, and while
     no supervisor is being forked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "making a root file system") -> None:
+        self._what = what
         self._lines: list[str] = []
         self._shown = sys.stderr is not None and os.isatty(2)
         self._ends_at = 0.0
@@ -172,15 +165,17 @@ class Progress:
             self._ends_at = time.monotonic() + PATIENCE_S
             signal.signal(signal.SIGALRM, self._on_alarm)
             signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+        self._lines.append(line)
         if self._shown:
-            complain(line)
-        else:
-            self._lines.append(line)
+            self._show()
 
     def _on_alarm(self, _signum: int, _frame: FrameType | None) -> None:
         self._shown = True
+        self._show()
+
+    def _show(self) -> None:
         for line in self._lines:
-            complain(line)
+            complain(f"{self._what}: {line}")
         self._lines.clear()
 
     def _stop_clock(self) -> None:

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from execdrv.cli.output import write_out
 from execdrv.errors import UsageError
 
 
@@ -60,6 +61,11 @@ class Parser(argparse.ArgumentParser):
             hint=f"`{self.prog} --help` shows what it takes",
         )
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Help, which is all that argparse prints here: a failure to write it must be seen.
+        if message:
+            write_out(message)
+
     def options(self) -> list[argparse.Action]:
         """The arguments that begin with a dash."""
         return [action for action in self._actions if action.option_strings]
@@ -83,11 +89,13 @@ class Parser(argparse.ArgumentParser):
                     hint=f"`{self.prog} --help` lists them; the command's own options follow it",
                 )
             if action.nargs != 0 and not equals:
-                if not rest:
-                    self.error(f"option {flag!r} needs a value")
                 # Joined, so that a value may begin with a dash and be empty.
-                word = f"{flag}={rest.pop(0)}"
-            elif action.nargs == 0 and equals:
+                value = rest.pop(0) if rest else "--"
+                word = f"{flag}={value}"
+            if action.nargs != 0 and word == f"{flag}=--":
+                # Argparse would drop it, and here somebody has forgotten something.
+                self.error(f"option {flag!r} needs a value")
+            if action.nargs == 0 and equals:
                 self.error(f"option {flag!r} takes no value")
             head.append(word)
         return head, []

@@ -17,9 +17,19 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-
 from execdrv.errors import IsolationError
+from execdrv.linux.step import (
+    Attach,
+    Cover,
+    MakeLink,
+    MakeNode,
+    MountStep,
+    NewFs,
+    Protect,
+    Seal,
+    describe,
+    show,
+)
 from execdrv.linux.syscalls import (
     AT_RECURSIVE,
     AT_SYMLINK_NOFOLLOW,
@@ -37,97 +47,37 @@ from execdrv.linux.syscalls import (
     fsconfig,
     fsmount,
     fsopen,
+    mount_id,
     mount_setattr,
     move_mount,
     open_tree,
     openat2,
 )
 
+__all__ = [
+    "INERT",
+    "Attach",
+    "Cover",
+    "MakeLink",
+    "MakeNode",
+    "MountStep",
+    "NewFs",
+    "Protect",
+    "Seal",
+    "apply_steps",
+    "clone_tree",
+    "describe",
+    "explain",
+    "make_covers",
+    "make_fs",
+    "refuse_target",
+    "show",
+]
+
 #: What every mount gets that carries neither programs nor devices.
 INERT: Final = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 #: openat2(2) with RESOLVE_IN_ROOT says EAGAIN when something was renamed meanwhile.
 _TRIES: Final = 1000
-
-# --- steps -------------------------------------------------------------------------------------
-# Targets are absolute in the new root. Only the targets of `asked` steps may contain links.
-
-
-@attrs.frozen(kw_only=True)
-class NewFs:
-    """Mount a new file system."""
-
-    target: bytes
-    fstype: bytes
-    options: tuple[tuple[bytes, bytes], ...] = ()
-    #: MOUNT_ATTR_* of mount_setattr(2).
-    attributes: int
-    #: Whether the user named the target, who may use links of the root and missing directories.
-    asked: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Attach:
-    """Mount a tree of `clone_tree` on what the user named."""
-
-    target: bytes
-    #: Index into the trees given to `apply_steps`.
-    tree: int
-
-
-@attrs.frozen(kw_only=True)
-class MakeNode:
-    """Make a device node, readable and writable by all."""
-
-    target: bytes
-    major: int
-    minor: int
-
-
-@attrs.frozen(kw_only=True)
-class MakeLink:
-    """Make a symbolic link."""
-
-    target: bytes
-    to: bytes
-
-
-@attrs.frozen(kw_only=True)
-class Cover:
-    """Hide an entry of a mount of our own under an empty read-only file or directory, if there."""
-
-    target: bytes
-
-
-@attrs.frozen(kw_only=True)
-class Protect:
-    """Make an entry of a mount of our own read-only, if it is there."""
-
-    target: bytes
-
-
-@attrs.frozen(kw_only=True)
-class Seal:
-    """Make the mount of an earlier `NewFs` read-only (not what is mounted below it)."""
-
-    target: bytes
-
-
-MountStep = NewFs | Attach | MakeNode | MakeLink | Cover | Protect | Seal
-
-
-def describe(step: MountStep) -> str:
-    """A step in a few words, for messages."""
-    words = {
-        Attach: "a bind on",
-        MakeNode: "device node",
-        MakeLink: "link",
-        Cover: "a cover over",
-        Protect: "a read-only view of",
-        Seal: "nothing more below",
-    }
-    what = f"a new {step.fstype.decode()} on" if isinstance(step, NewFs) else words[type(step)]
-    return f"{what} {show(step.target)}"
-
 
 # --- in the supervisor -------------------------------------------------------------------------
 
@@ -180,7 +130,7 @@ def apply_steps(
     sealed = frozenset(step.target for step in steps if isinstance(step, Seal))
     view = _View(root=root, trees=trees, covers=covers, guarded_targets=sealed)
     if root_is_own:
-        view.own_devices.add(os.fstat(root).st_dev)
+        view.own_mounts.add(mount_id(root))
     for step in steps:
         try:
             view.apply(step)
@@ -232,11 +182,6 @@ def explain(error: OSError) -> str:
     return f"{head[:1].lower()}{head[1:]}{colon}{call}"
 
 
-def show(path: bytes) -> str:
-    """A path for a message: quoted, odd bytes escaped."""
-    return repr(os.fsdecode(path))
-
-
 class _View:
     """The new root while it grows."""
 
@@ -245,8 +190,8 @@ class _View:
     ) -> None:
         self.root, self.trees, self.covers = root, trees, covers
         self.guarded_targets = guarded_targets
-        #: st_dev of file systems of the container's own, where mount points may be created.
-        self.own_devices: set[int] = set()
+        #: Numbers of the mounts in which mount points may be created: the container's own.
+        self.own_mounts: set[int] = set()
         #: st_dev of file systems on which nobody may ask for a mount.
         self.closed_devices: set[int] = {os.fstat(covers).st_dev}
         #: Descriptors of mounts that nobody asked for, by target; the exec closes them.
@@ -281,8 +226,10 @@ class _View:
         else:
             target = self._open_fixed(step.target)
             self.fixed[step.target] = mount
-        devices = self.own_devices if step.fstype == b"tmpfs" else self.closed_devices
-        devices.add(os.fstat(mount).st_dev)
+        if step.fstype == b"tmpfs":
+            self.own_mounts.add(mount_id(mount))
+        else:
+            self.closed_devices.add(os.fstat(mount).st_dev)
         self._mount(mount, target)
 
     def _mount(self, tree: int, target: int) -> None:
@@ -373,7 +320,7 @@ class _View:
         return self._open(b"/", RESOLVE_NO_MAGICLINKS), 0
 
     def _create(self, parent: int, name: bytes, *, path: bytes, is_directory: bool) -> int:
-        if os.fstat(parent).st_dev not in self.own_devices:
+        if mount_id(parent) not in self.own_mounts:
             raise refuse_target(path, f"{show(name)} is missing", hint=f"make {show(path)} first")
         try:
             if is_directory:

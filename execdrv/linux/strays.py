@@ -39,7 +39,7 @@ class Mark:
     #: Of the root directory, as stat(2) gives them.
     device: int
     inode: int
-    #: The job's user, 1 to 2**32-2.
+    #: The job's user, 0 to 2**32-2; the effective one counts.
     uid: int
     #: Start time of the container's init in clock ticks since boot; nothing older is a stray.
     since: int = 0

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from execdrv.linux.mounts import Attach, MakeLink, MakeNode, MountStep, NewFs, show
+from execdrv.linux.step import Attach, MakeLink, MakeNode, MountStep, NewFs, show
 from execdrv.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 #: As the kernel's own (path_resolution(7)).

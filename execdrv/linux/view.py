@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from execdrv.linux.mounts import (
-    INERT,
+from execdrv.linux.mounts import INERT
+from execdrv.linux.step import (
     Attach,
     Cover,
     MakeLink,

@@ -227,6 +227,8 @@ def list_roots(*, cache: str | None = None) -> list[Root]:
     Raises:
         UsageError: the cache is not safe to use.
     """
+    if not os.path.lexists(cache_path(cache)):
+        return []  # looking makes nothing
     directory = cache_dir(cache)
     found = [read_root(directory, name) for name in sorted(os.listdir(directory))]
     return [attrs.evolve(read[0], in_use=_is_used(read[0])) for read in found if read]

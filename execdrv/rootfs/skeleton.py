@@ -52,7 +52,7 @@ NODES = {
     "dev/tty": Node(5, 0),
 }
 
-#: The shell of uid 65534 and resolv.conf's emptiness are on purpose: nobody logs in, no server.
+#: resolv.conf is empty on purpose: no server is named, and there is a file to bind over.
 FILES = {
     "etc/passwd": (
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"

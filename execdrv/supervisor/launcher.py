@@ -110,6 +110,7 @@ class ForkLauncher(Launcher):
     def __init__(self) -> None:
         super().__init__()
         self._children: set[int] = set()
+        self._server: ServerLauncher | None = None
         # What a supervisor that is killed leaves behind comes to us.
         syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
@@ -126,9 +127,20 @@ class ForkLauncher(Launcher):
             os.close(memfd)
         self._children.add(pid)
 
+    def close(self) -> None:
+        super().close()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
     def _start_collector(self, request: Collect, theirs: socket.socket) -> None:
         from execdrv.supervisor.collector import run_collector
 
+        if len(os.listdir("/proc/self/task")) > 1:
+            # Plugins are loaded after the supervisor was forked, and may have brought threads.
+            self._server = self._server or ServerLauncher()
+            self._server._start_collector(request, theirs)
+            return
         pid = os.fork()
         if pid == 0:
             run_collector(request, starter=Peer(theirs))

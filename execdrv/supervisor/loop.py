@@ -60,6 +60,8 @@ def leave_surroundings(keep: set[int]) -> None:
             with contextlib.suppress(OSError):
                 os.close(int(name))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # A parent that forwards signals (the command) has one; its number is another file's now.
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -275,6 +277,9 @@ class Supervisor:
         if (operation == "create" and not self._created) or (operation == "destroy" and not failed):
             self._tell_exit()
             self._say_farewell()
+        elif operation == "destroy" and self._owner.exit is not None:
+            # Something is left, but the job has ended: who waits for it must not wait for ever.
+            self._tell_exit()
 
     def _wait(self, peer: Peer) -> None:
         if self._owner.state == "stopped":

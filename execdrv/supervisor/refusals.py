@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 
-from execdrv import machine
+from execdrv import machine, units
 from execdrv.driver import Box, Driver, Refusal
 from execdrv.guarantees.facts import MACHINE_FACTS
 from execdrv.guarantees.ids import IDS
@@ -24,6 +24,8 @@ from execdrv.supervisor.assemble import needs_lease, resolve_capabilities
 #: Entries of a root over which every container mechanism mounts or makes something; as links, they
 #: would lead that elsewhere.
 _NEVER_LINKS = ("proc", "sys", "dev")
+#: Fields whose option has another name.
+_OPTIONS = {"binds": "bind", "rlimits": "rlimit", "pass_fds": "pass-fd"}
 
 
 def spec_facts(spec: ContainerSpec, driver: type[Driver], *, uid: int | None) -> dict[str, bool]:
@@ -153,9 +155,13 @@ def _from_root(box: Box, *, shared_root: bool) -> Iterable[Refusal]:
 
 def _option(box: Box, field: str) -> str:
     """The option at fault as people wrote it, with its value."""
+    if field == "argv":
+        return "the command"
     value = getattr(box.spec, field)
-    shown = "" if field in ("argv", "binds", "tmpfs", "env", "rlimits") else f" {value!r}"
-    return f"--{field.replace('_', '-')}{shown}"
+    if field in ("memory", "memory_swap"):
+        value = units.format_bytes(value)
+    shown = "" if field in ("binds", "tmpfs", "env", "rlimits") else f" {value!r}"
+    return f"--{_OPTIONS.get(field, field.replace('_', '-'))}{shown}"
 
 
 def remaining_receipts(box: Box, driver: type[Driver]) -> list[Receipt]:

@@ -110,6 +110,8 @@ EOF
     for applet in $("$root/bin/busybox" --list | grep -vx busybox); do
         ln -s busybox "$root/bin/$applet"
     done
+    # Where the kernel looks for it when it wants a module itself.
+    ln -s ../bin/busybox "$root/sbin/modprobe"
     cp "$here/init" "$root/init"
     echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
     echo 'root:x:0:' >"$root/etc/group"

@@ -77,17 +77,18 @@ def _own_groups() -> list[str]:
 
 
 def _own_processes() -> list[str]:
-    """Children of this process, and every execdrv process of the machine."""
+    """Children of this process, and every init that nobody owns any more."""
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
             comm = Path(f"/proc/{name}/comm").read_text().strip()
-            parent = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1]
+            parent = int(Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if comm.startswith("execdrv-init") or parent == str(os.getpid()):
+        # An init below a living supervisor may be another's; its container's state would show.
+        if parent == os.getpid() or (comm == "execdrv-init" and parent in (0, 1)):
             found.append(f"{name} {comm}")
     return sorted(found)
 

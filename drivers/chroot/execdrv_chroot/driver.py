@@ -5,10 +5,9 @@ The job can't climb out, for it never has CAP_SYS_CHROOT, nor can it get that in
 a process in a chroot can't make one (user_namespaces(7)). chroot(2), credentials(7).
 
      supervisor                            child
-  1. records what `destroy` needs
-  2. clones                           ->   arranges its descriptors while it still has a /proc
-  3.                                       fchdir(root), chroot("."), chdir("/")
-  4.                                       executes the init by descriptor, which says READY
+  1. clones                           ->   arranges its descriptors while it still has a /proc
+  2.                                       fchdir(root), chroot("."), chdir("/")
+  3. records the init                 <-   executes the init by descriptor, which says READY
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from execdrv.init.link import InitLink
 from execdrv.limits import Limits, Receipt
 from execdrv.linux import procfs, syscalls
 from execdrv.linux.capabilities import capability_mask, capability_names
+from execdrv.linux.leases import LEASE_BASE, LEASE_COUNT
 from execdrv.linux.procfs import ProcessId
 from execdrv.linux.spawn import arrange_fds, spawn
-from execdrv.linux.strays import Mark, end_strays
 from execdrv.spec import UNSET, value_or
 from execdrv.version import VERSION
 from execdrv_chroot import roots
@@ -73,9 +72,7 @@ class ChrootDriver(Driver):
         ]
 
     def create(self, box: Box) -> None:
-        """The root by device and inode: with the uid it tells the job's processes from others."""
-        root = os.fstat(box.root)
-        box.facts["root"] = {"device": root.st_dev, "inode": root.st_ino}
+        """Nothing: all that a chroot container is made of ends with its processes."""
 
     def isolate(self, box: Box) -> Isolated:
         link = box.init
@@ -118,16 +115,20 @@ class ChrootDriver(Driver):
         return init
 
     def destroy(self, box: Box) -> None:
+        """End the init, and in the supervisor the whole tree.
+
+        What outlived supervisor and starter, when both were killed at once, is below nobody: the
+        host, which knows the other containers, ends that (execdrv.linux.strays).
+        """
         init = _recorded_init(box)
+        left = []
         if init is not None:
             procfs.send_signal(init, signal.SIGKILL)
         if box.init is not None:
-            # In the supervisor, a subreaper: the init's orphans are its children by now.
+            # Here is a subreaper: the init's orphans are our children by now.
             left = procfs.kill_own_children(timeout_s=_END_TIMEOUT_S)
         elif init is not None and not _wait_until(lambda: not procfs.is_running(init)):
             left = [init.pid]
-        else:
-            left = _end_own_strays(box, init)
         if left:
             raise CleanupError(
                 f"cannot end container {box.id!r}: process {left[0]} was killed and is still "
@@ -154,6 +155,14 @@ def _check_capabilities(box: Box) -> Iterator[Refusal]:
 
 def _check_ids(box: Box) -> Iterator[Refusal]:
     order = box.process
+    if box.spec.user is not UNSET and order.uid - LEASE_BASE in range(LEASE_COUNT):
+        yield Refusal(
+            message=f"cannot run as user {order.uid}: it may be another container's own",
+            hint=f"leave --user out for a user of the container's own, or give one outside of "
+            f"{LEASE_BASE} to {LEASE_BASE + LEASE_COUNT - 1}",
+            field="user",
+            guarantee="user.uid",
+        )
     for field, path, number in (
         ("user", "uid_map", order.uid),
         ("group", "gid_map", order.gid),
@@ -191,7 +200,7 @@ def _check_required(box: Box) -> Iterator[Refusal]:
 
 
 def _become_init(box: Box, link: InitLink) -> None:
-    """In the child: steps 2 to 4; ends in exec.
+    """In the child: steps 1 to 3; ends in exec.
 
     Descriptors first: where close_range(2) is missing they are found by /proc/self/fd, which in
     the new root would be a file of the job's making.
@@ -210,20 +219,6 @@ def _become_init(box: Box, link: InitLink) -> None:
 def _recorded_init(box: Box) -> ProcessId | None:
     recorded = box.facts.get("init")
     return None if recorded is None else ProcessId(**recorded)
-
-
-def _end_own_strays(box: Box, init: ProcessId | None) -> list[int]:
-    """End what outlived supervisor and starter, where the uid is the container's own.
-
-    Under a user that was asked for they may be another container's: the host, which knows the
-    others, decides about those.
-    """
-    root = box.facts.get("root")
-    if root is None or box.spec.user is not UNSET:
-        return []
-    mark = Mark(**root, uid=box.process.uid, since=init.start_time if init is not None else 0)
-    left = end_strays(mark, leased=True, timeout_s=_END_TIMEOUT_S)
-    return [stray.pid for stray in left]
 
 
 def _wait_until(holds: Callable[[], bool]) -> bool:

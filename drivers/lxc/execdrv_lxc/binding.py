@@ -17,8 +17,8 @@ from typing import Any, Final
 from execdrv.errors import IsolationError
 from execdrv_lxc.config import Item
 
-#: The oldest liblxc whose keys are those of config.py (3.0 renamed them all).
-OLDEST_VERSION: Final = (4, 0)
+#: Older ones come with kernels that lack what execdrv.linux needs; nobody has tried them.
+OLDEST_VERSION: Final = (5, 0)
 #: PyPI's bindings do not build for newer ones.
 NEWEST_PYTHON: Final = (3, 12)
 

@@ -86,23 +86,29 @@ class Task:
     view: View
 
 
+@attrs.frozen(kw_only=True)
+class Companion:
+    """A companion, as the monitor knows it."""
+
+    #: Where it says what it has made.
+    hello: int
+    pid: int
+
+
 # --- in the monitor ----------------------------------------------------------------------------
 
 
-def start_companion(task: Task) -> int:
-    """Step 1.
-
-    Returns:
-        A descriptor from which `receive_namespace` reads.
-    """
+def start_companion(task: Task) -> Companion:
+    """Step 1."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     monitor = os.getpid()
-    if clone(_CLONE_FILES | _CLONE_PARENT) == 0:
+    pid = clone(_CLONE_FILES | _CLONE_PARENT)
+    if pid == 0:
         _run(task, write_end, monitor=monitor)
-    return read_end
+    return Companion(hello=read_end, pid=pid)
 
 
-def receive_namespace(hello: int) -> int:
+def receive_namespace(companion: Companion) -> int:
     """The monitor's part of step 2.
 
     Returns:
@@ -110,8 +116,8 @@ def receive_namespace(hello: int) -> int:
     Raises:
         IsolationError: there is none.
     """
-    report = _read_report(hello, timeout_s=STEP_TIMEOUT_S)
-    os.close(hello)
+    report = _read_report(companion.hello, pid=companion.pid)
+    os.close(companion.hello)
     return int(report["namespace"])
 
 
@@ -293,36 +299,48 @@ class CompanionLink:
         Raises:
             IsolationError: the container is not finished.
         """
-        self._pid = int(_read_report(self._reports, timeout_s=STEP_TIMEOUT_S)["pid"])
+        self._pid = int(_read_report(self._reports)["pid"])
         os.write(self._orders, b"%d\n" % init)
-        _read_report(self._reports, timeout_s=STEP_TIMEOUT_S)
+        _read_report(self._reports, pid=self._pid)
 
     def close(self) -> None:
         """End and reap the companion, if there is one, and close the pipes."""
         if self._pid is None:
             # There may be one all the same, if the monitor failed after it was started.
             with contextlib.suppress(IsolationError):
-                self._pid = int(_read_report(self._reports, timeout_s=0)["pid"])
+                self._pid = int(_read_report(self._reports, timeout_s=0.0)["pid"])
         for fd in (self.orders, self._orders, self.reports, self._reports):
             os.close(fd)
         if self._pid is not None:
             # A child that nobody has reaped: the number is still its own.
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
 
 
-def _read_report(fd: int, *, timeout_s: float) -> dict[str, Any]:
+def _read_report(
+    fd: int, *, pid: int | None = None, timeout_s: float = STEP_TIMEOUT_S
+) -> dict[str, Any]:
     """The companion's next message.
 
+    No end of file would tell that it was killed: the monitor has all that it had.
+
+    Args:
+        pid: the companion, where it is known.
     Raises:
-        IsolationError: it says that it failed, or says nothing for `timeout_s` seconds.
+        IsolationError: it says that it failed, has ended, or says nothing for `timeout_s` seconds.
     """
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    if not poll.poll(timeout_s * 1000):
-        raise IsolationError(
-            f"cannot isolate the container: its companion said nothing for {timeout_s:g} s"
-        )
+    with contextlib.ExitStack() as opened:
+        if pid is not None:
+            pidfd = os.pidfd_open(pid)
+            opened.callback(os.close, pidfd)
+            poll.register(pidfd, select.POLLIN)
+        ready = [ready for ready, _ in poll.poll(timeout_s * 1000)]
+    if fd not in ready:
+        reason = "has ended" if ready else f"said nothing for {timeout_s:g} s"
+        raise IsolationError(f"cannot isolate the container: its companion {reason}")
     # One at a time: each but the first answers something, and a pipe does not split short ones.
     report: dict[str, Any] = json.loads(os.read(fd, select.PIPE_BUF))
     if "error" in report:

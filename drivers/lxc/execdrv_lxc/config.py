@@ -74,7 +74,7 @@ def plan_items(box: Box, *, log_fd: int) -> list[Item]:
         Item("lxc.namespace.clone", " ".join(namespaces), _lines(namespaces)),
         *_plan_net(box.net),
         *_plan_capabilities(box.process.bounding),
-        Item("lxc.no_new_privs", "1"),
+        Item("lxc.no_new_privs", str(int(box.process.no_new_privs))),
         *_plan_proc(),
         # The driver has its own /dev; a terminal or console would be liblxc's.
         Item("lxc.autodev", "0"),

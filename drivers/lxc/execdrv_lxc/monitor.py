@@ -105,7 +105,7 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
     os.setsid()  # or a signal of the terminal would reach liblxc, which passes it on to the init
     os.umask(0)
     walls = _arrange(walls)
-    hello = start_companion(
+    companion = start_companion(
         Task(
             procs_fds=walls.procs_fds,
             orders=walls.orders,
@@ -120,7 +120,7 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
         scratch = _build_roots(walls, box.directory, lxcpath)
         _enter_root(scratch)
     container = binding.make_container(box.kernel_name, lxcpath, plan_items(box, log_fd=walls.log))
-    cgroup_namespace = receive_namespace(hello)
+    cgroup_namespace = receive_namespace(companion)
     with _doing("enter the container's cgroup namespace"):
         setns(cgroup_namespace, CLONE_NEWCGROUP)
     for number, fd in enumerate(walls.stdio):
@@ -133,10 +133,13 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
 
 
 def _forget_handlers() -> None:
-    """Leave no handler of the supervisor's: it writes to a descriptor that is another's here."""
+    """Leave no handler of the supervisor's: it writes to a descriptor that is another's here.
+
+    And liblxc waits for its child, which it can't where SIGCHLD is ignored.
+    """
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
+        if number == signal.SIGCHLD or callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
 
 

@@ -28,7 +28,8 @@ from typing import Final
 import attrs
 
 from execdrv.errors import IsolationError
-from execdrv.linux.mounts import MountStep, apply_steps, explain, make_covers, make_fs
+from execdrv.linux.mounts import apply_steps, explain, make_covers, make_fs
+from execdrv.linux.step import MountStep
 from execdrv.linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWNS,

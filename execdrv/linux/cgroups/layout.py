@@ -258,7 +258,9 @@ def _find_hierarchy(mount: Mount, groups: Mapping[tuple[str, ...], str]) -> Hier
 def _look_at_unified(mountpoint: str, own: str, ours: set[int]) -> UnifiedGroup:
     # Only the real root has no cgroup.type; the root of a cgroup namespace has one.
     kind = read_optional(own + "/cgroup.type")
-    available = _reachable_controllers(mountpoint, own)
+    # A leaf of ours comes and goes; what counts is the group in which it stands.
+    in_leaf = os.path.basename(own) == LEAF_NAME and own != mountpoint
+    available = _reachable_controllers(mountpoint, os.path.dirname(own) if in_leaf else own)
     if kind is None:
         return UnifiedGroup(is_root=own == mountpoint, available=available)
     listed = (read_optional(own + "/cgroup.procs") or "").split()

@@ -59,7 +59,7 @@ def enter_leaf(plan: GroupPlan) -> None:
         foreign = set(pids) - {os.getpid(), *plan.own_pids}
         if foreign:
             raise CreateError(
-                f"cannot make room in cgroup {base!r}: process {min(foreign)} is not execdrv's",
+                f"cannot make room in cgroup {base!r}: process {min(foreign)} is not execdrv's {pids} {plan.own_pids} {os.getpid()}",
                 hint=WAY_OUT,
             )
         for pid in pids:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,18 +54,18 @@ def liblxc() -> None:
         pytest.skip(obstacle)
 
 
-def list_traces() -> set[str]:
-    """Where liblxc leaves things: its run directory, and the top of every cgroup hierarchy."""
-    found = set()
-    for top, _, files in os.walk("/run/lxc"):
-        found |= {top, *(f"{top}/{name}" for name in files)}
-    for hierarchy in os.scandir("/sys/fs/cgroup"):
-        if hierarchy.is_dir(follow_symlinks=False):
-            with os.scandir(hierarchy.path) as entries:
-                found |= {entry.path for entry in entries if entry.name.startswith("lxc")}
-    return found
-
-
 @pytest.fixture
-def traces() -> set[str]:
-    return list_traces()
+def list_traces() -> Callable[[], set[str]]:
+    """Where liblxc leaves things: its run directory, and the top of every cgroup hierarchy."""
+
+    def look() -> set[str]:
+        found = set()
+        for top, _, files in os.walk("/run/lxc"):
+            found |= {top, *(f"{top}/{name}" for name in files)}
+        for hierarchy in os.scandir("/sys/fs/cgroup"):
+            if hierarchy.is_dir(follow_symlinks=False):
+                with os.scandir(hierarchy.path) as entries:
+                    found |= {entry.path for entry in entries if entry.name.startswith("lxc")}
+        return found
+
+    return look

@@ -38,7 +38,7 @@ def test_an_empty_namespace_package_is_not_taken_for_the_bindings(
     assert "not that of liblxc" in (binding.detect_obstacle() or "")
 
 
-@pytest.mark.parametrize("version", ["3.0.4", "unknown", ""])
+@pytest.mark.parametrize("version", ["3.0.4", "4.0.12", "unknown", ""])
 def test_a_liblxc_that_is_too_old_is_an_obstacle(
     monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:

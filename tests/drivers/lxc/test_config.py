@@ -43,7 +43,7 @@ def values_of(items: list[Item], key: str) -> list[str]:
     "value", ["h\nlxc.hook.pre-start = /bin/false", "a\tb", "a\0", "ä", "\x7f"]
 )
 def test_a_value_that_is_not_plain_text_is_refused_by_name(value: str) -> None:
-    with pytest.raises(IsolationError, match="lxc.uts.name"):
+    with pytest.raises(IsolationError, match=r"lxc\.uts\.name"):
         plan_items(make_box(hostname=value), log_fd=7)
 
 

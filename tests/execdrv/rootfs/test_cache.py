@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -109,6 +110,10 @@ def test_a_link_of_somebody_else_is_not_followed(tmp_path: Path) -> None:
     canary.mkdir()
     (tmp_path / "cache").symlink_to(canary)
     assert cache_dir(str(tmp_path / "cache")) == str(canary)  # our own link is
+    os.chown(canary, STRANGER, STRANGER)  # ... but not to somebody else's directory
+    with pytest.raises(UsageError, match=f"belongs to uid {STRANGER}"):
+        make_root(cache=str(tmp_path / "cache"))
+    os.chown(canary, 0, 0)
     os.lchown(tmp_path / "cache", STRANGER, STRANGER)
     with pytest.raises(UsageError, match=f"belongs to uid {STRANGER}"):
         make_root(cache=str(tmp_path / "cache"))
@@ -149,6 +154,12 @@ def test_the_list_shows_what_is_there(directory: str, root: Root) -> None:
              if stat.S_ISREG(path.lstat().st_mode)]  # fmt: skip
     assert listed.size_bytes == sum(sizes) > 100_000
     assert abs(listed.made_at_s - os.stat(root.path).st_mtime) < 60
+
+
+def test_looking_into_no_cache_makes_none(directory: str) -> None:
+    assert list_roots(cache=directory) == []
+    assert not is_cached_root("/usr", cache=directory)
+    assert not os.path.exists(directory)
 
 
 def test_a_root_in_use_is_not_removed(directory: str, root: Root) -> None:
@@ -199,12 +210,18 @@ def test_removal_leaves_the_others(directory: str, root: Root) -> None:
     assert said == []
 
 
-def test_a_root_removed_while_somebody_waits_for_it_is_told(directory: str, root: Root) -> None:
-    """Between default_root and use_root another process removes it: the lock file is another."""
-    waiting = os.open(root.path + ".lock", os.O_RDONLY)
-    remove_root(root.name, cache=directory)
-    os.close(waiting)
-    make_root(["cat"], cache=directory)
+def test_a_root_removed_while_its_lock_is_waited_for_is_told(
+    directory: str, root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """use_root has opened the lock file when another process removes the root."""
+    flock = fcntl.flock
+
+    def remove_first(fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_SH:
+            remove_root(root.name, cache=directory)
+        flock(fd, operation)
+
+    monkeypatch.setattr("fcntl.flock", remove_first)
     with pytest.raises(UsageError, match="not in the cache"):
         use_root(root)
 

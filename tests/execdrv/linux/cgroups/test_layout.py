@@ -225,6 +225,18 @@ def test_detect_names_each_finite_limit_of_the_own_v2_group(
     assert state.finite == (f"{name.replace('_', '.')}={text.strip()}",)
 
 
+def test_a_leaf_that_has_just_gone_does_not_hide_what_its_group_can_get(
+    kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    # Another supervisor of ours took it away between two looks.
+    _fake_scope(kit, tmp_path)
+    texts = kit.read_sample("v2", tmp_path)
+    texts["own"] = texts["own"].strip() + "/execdrv-self\n"
+    state = detect_layout(**texts).unified_group
+    assert state is not None
+    assert set(state.available) == {"cpuset", "cpu", "io", "memory", "pids"}
+
+
 def test_detect_takes_a_namespaces_root_for_no_real_root(
     sample: Sample, kit: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -220,8 +221,11 @@ def test_swap_that_was_asked_is_used_and_no_more(limited: Group, kit: SimpleName
     if not swap_in_use():
         pytest.skip("needs swap on the machine (VM_SWAP_MB=512 scripts/vm/run.sh)")
     apply_limits(limited, Limits(memory_bytes=64 * MIB, memory_swap_bytes=128 * MIB))
-    assert kit.wait_status(kit.spawn_python(limited, "x = b'x' * (128 << 20)")) == 0
-    assert kit.wait_status(kit.spawn_python(limited, "x = b'x' * (256 << 20)")) == -9
+    # Swapping is slow where the processor is emulated.
+    fits = kit.spawn_python(limited, "x = b'x' * (128 << 20)")
+    assert kit.wait_status(fits, timeout_s=60) == 0
+    exceeds = kit.spawn_python(limited, "x = b'x' * (256 << 20)")
+    assert kit.wait_status(exceeds, timeout_s=60) == -9
 
 
 def test_memory_of_a_running_group_can_be_limited_afterwards(
@@ -243,6 +247,11 @@ def test_memory_of_a_running_group_can_be_limited_afterwards(
 
 def test_half_a_cpu_is_half_a_cpu(limited: Group, kit: SimpleNamespace) -> None:
     apply_limits(limited, Limits(cpus=0.5))
+    # The test shares the machine: let its spinners win whatever they may have.
+    cpu = limited.plan.dir_of("cpu")
+    assert cpu is not None
+    weight, most = ("cpu.shares", "262144") if cpu.version == 1 else ("cpu.weight", "10000")
+    Path(cpu.path, weight).write_text(most)
     pids = [kit.spawn_python(limited, "while True: pass") for _ in range(2)]
     kit.wait_until(lambda: (limited.stats().cpu_usage_us or 0) > 100_000)
     usage_us, start = limited.stats().cpu_usage_us or 0, time.monotonic()
@@ -252,7 +261,7 @@ def test_half_a_cpu_is_half_a_cpu(limited: Group, kit: SimpleNamespace) -> None:
     limited.kill()
     for pid in pids:
         kit.wait_status(pid)
-    assert 0.42 <= share <= 0.56
+    assert 0.40 <= share <= 0.56
 
 
 def test_pids_allows_exactly_so_many_beside_the_init(limited: Group, kit: SimpleNamespace) -> None:
