@@ -198,7 +198,7 @@ def read_spec(path: str, command: Sequence[str]) -> tuple[DriverRef | None, Cont
 
     try:
         with open(path, "rb") as file:
-            data = wire.loads(file.read())
+            data = wire.loads(file.read().decode())
         driver = None
         if isinstance(data, dict) and isinstance(data.get("spec"), dict):
             if "driver" in data:

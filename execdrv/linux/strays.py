@@ -1,10 +1,10 @@
-"""Processes that outlived both their supervisor and what stood above it, found by /proc alone.
+"""Ending processes that neither a pid namespace nor a group holds together.
 
-Under a driver without a pid namespace or a group nothing ends a job when all its subreapers are
-killed at once. What is left are processes below nobody of ours. They are known by the pair of root
-directory (device and inode of /proc/PID/root) and uid: in a chroot an unprivileged job can change
-neither. A process below a living execdrv-init belongs to another container, of whatever state
-directory, and is no stray. Runs in collectors: single-threaded, privileged. Knows no records.
+While a subreaper above them lives they are its descendants. When all of them are killed at once,
+processes are left below nobody of ours: strays, known by the pair of root directory (device and
+inode of /proc/PID/root) and uid, of which an unprivileged job in a chroot can change neither. A
+process below a living execdrv-init belongs to another container, of whatever state directory, and
+is no stray. Runs in supervisors and collectors: single-threaded, privileged. Knows no records.
 proc(5), kill(2), pidfd_open(2), credentials(7).
 """
 
@@ -14,7 +14,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -43,6 +43,41 @@ class Mark:
     uid: int
     #: Start time of the container's init in clock ticks since boot; nothing older is a stray.
     since: int = 0
+
+
+def end_descendants(
+    *, timeout_s: float, reap: Callable[[], None] = procfs.reap_children
+) -> list[int]:
+    """End everything below this process, also what forks and exits without pause.
+
+    1. Who ends from now on leaves no zombie: a storm would make them faster than anybody reaps.
+    2. Each round kills all children, the newest first: in a storm those live, the others are
+       zombies. What was below them is below this process, a subreaper, in the next round.
+
+    Args:
+        timeout_s: seconds after which what is left is returned.
+        reap: takes the status of the zombies that are there already.
+    Returns:
+        What is still there: empty when all have ended.
+    """
+    own, before, pause_s = os.getpid(), [-1], 0.0
+    deadline = time.monotonic() + timeout_s
+    with _in_a_hurry(), _without_zombies():
+        while True:
+            children = procfs.list_children(own)
+            for pid in reversed(children):
+                # A number is its child's until this process reaps it, so no pidfd is needed.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            reap()
+            if not children:
+                return []
+            if time.monotonic() > deadline:
+                return procfs.list_descendants(procfs.list_children(own))
+            # Only where nothing moves is there something to wait for.
+            pause_s = min(pause_s * 2 + 0.0001, 0.01) if children == before else 0.0
+            before = children
+            time.sleep(pause_s)
 
 
 def find_strays(mark: Mark) -> list[ProcessId]:
@@ -93,6 +128,16 @@ def _end_strays(mark: Mark, *, leased: bool, deadline: float) -> list[ProcessId]
 def detect_uids() -> set[int]:
     """Every uid that is the effective one of some process."""
     return {uid for pid in _list_pids() if (uid := _stat_uid(pid)) is not None}
+
+
+@contextlib.contextmanager
+def _without_zombies() -> Iterator[None]:
+    """Children that end are forgotten by the kernel at once (wait(2), on ignoring SIGCHLD)."""
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager

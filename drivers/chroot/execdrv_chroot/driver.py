@@ -27,6 +27,7 @@ from execdrv.linux.capabilities import capability_mask, capability_names
 from execdrv.linux.leases import LEASE_BASE, LEASE_COUNT
 from execdrv.linux.procfs import ProcessId
 from execdrv.linux.spawn import arrange_fds, spawn
+from execdrv.linux.strays import end_descendants
 from execdrv.spec import UNSET, value_or
 from execdrv.version import VERSION
 from execdrv_chroot import roots
@@ -126,7 +127,7 @@ class ChrootDriver(Driver):
             procfs.send_signal(init, signal.SIGKILL)
         if box.init is not None:
             # Here is a subreaper: the init's orphans are our children by now.
-            left = procfs.kill_own_children(timeout_s=_END_TIMEOUT_S)
+            left = []
         elif init is not None and not _wait_until(lambda: not procfs.is_running(init)):
             left = [init.pid]
         if left:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import stat
@@ -101,6 +102,7 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:
         os._exit(125)
+    gc.disable()  # a collection would touch, and so copy, every page of the supervisor's heap
     _forget_handlers()
     os.setsid()  # or a signal of the terminal would reach liblxc, which passes it on to the init
     os.umask(0)

@@ -53,6 +53,8 @@ _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 0x1
 _IFREQ: Final = struct.Struct("=16sh22x")
 
+_LAYER_HINT: Final = "its file system may not allow that: try --root-mode read-only"
+
 
 @attrs.frozen(kw_only=True)
 class Walls:
@@ -92,7 +94,11 @@ def build_walls(walls: Walls) -> None:
     with _doing("mount the new root"):
         scratch = _mount_scratch(walls.directory)
         covers = make_covers(scratch, b"covers")
-        root = _mount_private(scratch, walls) if walls.private else walls.root_tree
+    root = walls.root_tree
+    if walls.private:
+        with _doing("lay a private layer over the root", hint=_LAYER_HINT):
+            root = _make_private(scratch, walls)
+    with _doing("mount the new root"):
         os.mkdir(b"root", 0o700, dir_fd=scratch)
         move_mount(root, scratch, b"root")
     apply_steps(
@@ -103,11 +109,12 @@ def build_walls(walls: Walls) -> None:
 
 
 @contextlib.contextmanager
-def _doing(what: str) -> Iterator[None]:
+def _doing(what: str, *, hint: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise IsolationError(f"cannot {what}: {explain(error)}", errno=error.errno) from error
+        message = f"cannot {what}: {explain(error)}"
+        raise IsolationError(message, hint=hint, errno=error.errno) from error
 
 
 def _join_groups(procs_fds: Sequence[int]) -> None:
@@ -133,7 +140,7 @@ def _mount_scratch(directory: bytes) -> int:
     return scratch
 
 
-def _mount_private(scratch: int, walls: Walls) -> int:
+def _make_private(scratch: int, walls: Walls) -> int:
     """An overlay over the root, mounted nowhere yet.
 
     Linux 5.14 to 6.14 want its lower layer mounted in the current mount namespace, hence the

@@ -74,11 +74,12 @@ class NativeDriver(Driver):
         found = self.availability() or obstacle.detect_root_obstacle()
         if found is not None:
             return [Refusal(message=f"cannot run a native container: {found}")]
+        layout = cgroups.detect_layout()
         return [
             *_check_root(box),
             *_check_mounts(box),
-            *_check_capabilities(box),
-            *_check_groups(box),
+            *_check_capabilities(box, layout),
+            *_check_groups(box, layout),
         ]
 
     def create(self, box: Box) -> None:
@@ -188,7 +189,7 @@ def _check_mounts(box: Box) -> Iterable[Refusal]:
     ]
 
 
-def _check_capabilities(box: Box) -> Iterable[Refusal]:
+def _check_capabilities(box: Box, layout: cgroups.Layout) -> Iterable[Refusal]:
     lacking = box.process.bounding & ~obstacle.detect_bounding()
     for name in capability_names(lacking):
         yield Refusal(
@@ -197,7 +198,6 @@ def _check_capabilities(box: Box) -> Iterable[Refusal]:
             field="cap_add",
             guarantee="cap.bounding",
         )
-    layout = cgroups.detect_layout()
     makes_nodes = box.process.bounding & capability_mask(["MKNOD"])
     if makes_nodes and not cgroups.devices_supported(layout):
         yield Refusal(
@@ -208,8 +208,7 @@ def _check_capabilities(box: Box) -> Iterable[Refusal]:
         )
 
 
-def _check_groups(box: Box) -> Iterable[Refusal]:
-    layout = cgroups.detect_layout()
+def _check_groups(box: Box, layout: cgroups.Layout) -> Iterable[Refusal]:
     problems = cgroups.check_limits(
         layout,
         box.spec.limits,

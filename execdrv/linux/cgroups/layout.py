@@ -256,26 +256,23 @@ def _find_hierarchy(mount: Mount, groups: Mapping[tuple[str, ...], str]) -> Hier
 
 
 def _look_at_unified(mountpoint: str, own: str, ours: set[int]) -> UnifiedGroup:
-    # Only the real root has no cgroup.type; the root of a cgroup namespace has one.
-    kind = read_optional(own + "/cgroup.type")
     # A leaf of ours comes and goes; what counts is the group in which it stands.
     in_leaf = os.path.basename(own) == LEAF_NAME and own != mountpoint
     available = _reachable_controllers(mountpoint, os.path.dirname(own) if in_leaf else own)
-    if kind is None:
-        return UnifiedGroup(is_root=own == mountpoint, available=available)
-    listed = (read_optional(own + "/cgroup.procs") or "").split()
-    pids = [int(pid) for pid in listed if pid.isdigit()]
+    # Only the real root has no cgroup.type; the root of a cgroup namespace has one.
+    kind = read_optional(own + "/cgroup.type")
     finite = []
-    for name, unlimited in _FINITE_FILES:
+    for name, unlimited in _FINITE_FILES if kind is not None else ():
         text = (read_optional(f"{own}/{name}") or unlimited).strip()
         if (text.split() or [""])[0] != unlimited:
             finite.append(f"{name}={text.splitlines()[0]}")
+    listed = [] if kind is None else (read_optional(own + "/cgroup.procs") or "").split()
     return UnifiedGroup(
-        is_root=False,
+        is_root=kind is None and own == mountpoint,
         available=available,
-        threaded=kind.strip() not in ("domain", ""),
+        threaded=kind is not None and kind.strip() not in ("domain", ""),
         ours=tuple(sorted(ours)),
-        foreign=tuple(pid for pid in pids if pid not in ours),
+        foreign=tuple(int(pid) for pid in listed if pid.isdigit() and int(pid) not in ours),
         finite=tuple(finite),
     )
 

@@ -13,14 +13,16 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 
 from execdrv.errors import CreateError
 from execdrv.linux.cgroups.control import read_control, write_control
 from execdrv.linux.cgroups.plan import WAY_OUT, GroupPlan
 
-#: A process of ours may fork while we move the rest.
-_TRIES = 10
+#: A process of ours may fork while we move the rest; and one that is dying is not listed any
+#: more, can't be moved, and counts until it is dead. Pauses grow from the first to the last.
+_PATIENCE_S, _PAUSE_S, _LONGEST_PAUSE_S = 2.0, 0.0002, 0.02
 
 
 @contextlib.contextmanager
@@ -59,7 +61,7 @@ def enter_leaf(plan: GroupPlan) -> None:
         foreign = set(pids) - {os.getpid(), *plan.own_pids}
         if foreign:
             raise CreateError(
-                f"cannot make room in cgroup {base!r}: process {min(foreign)} is not execdrv's {pids} {plan.own_pids} {os.getpid()}",
+                f"cannot make room in cgroup {base!r}: process {min(foreign)} is not execdrv's",
                 hint=WAY_OUT,
             )
         for pid in pids:
@@ -92,25 +94,39 @@ def enable_controllers(plan: GroupPlan) -> None:
 
 def _switch_on(plan: GroupPlan, path: str, controllers: list[str]) -> None:
     text = " ".join(f"+{name}" for name in controllers)
-    for attempt in range(_TRIES):
-        try:
-            write_control(path + "/cgroup.subtree_control", text)
-            return
-        except OSError as error:
-            in_base = bool(plan.leaf) and path == os.path.dirname(plan.leaf)
-            if error.errno == errno.EBUSY and in_base and attempt + 1 < _TRIES:
-                enter_leaf(plan)
-                continue
-            reasons = {
-                errno.EBUSY: "it holds processes itself",
-                errno.ENOENT: "it has not got them itself",
-            }
-            reason = reasons.get(error.errno or 0, error.strerror)
-            raise CreateError(
-                f"cannot switch {' '.join(controllers)!r} on in cgroup {path!r}: {reason}",
-                hint=WAY_OUT,
-                errno=error.errno,
-            ) from error
+    in_base = bool(plan.leaf) and path == os.path.dirname(plan.leaf)
+    try:
+        for _ in _tries():
+            try:
+                write_control(path + "/cgroup.subtree_control", text)
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY or not in_base:
+                    raise
+            enter_leaf(plan)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    except OSError as error:
+        reasons = {
+            errno.EBUSY: "it holds processes itself",
+            errno.ENOENT: "it has not got them itself",
+        }
+        reason = reasons.get(error.errno or 0, error.strerror)
+        raise CreateError(
+            f"cannot switch {' '.join(controllers)!r} on in cgroup {path!r}: {reason}",
+            hint=WAY_OUT,
+            errno=error.errno,
+        ) from error
+
+
+def _tries() -> Iterator[None]:
+    """One turn at once, and more with growing pauses while there is patience."""
+    deadline = time.monotonic() + _PATIENCE_S
+    pause_s = _PAUSE_S
+    yield
+    while time.monotonic() < deadline:
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        yield
 
 
 def _missing(path: str, wanted: tuple[str, ...]) -> list[str]:
@@ -149,7 +165,7 @@ def _leave_locked(plan: GroupPlan, base: str) -> list[str]:
         if enabled:
             text = " ".join(f"-{name}" for name in enabled)
             write_control(base + "/cgroup.subtree_control", text)
-        for _ in range(_TRIES):
+        for _ in _tries():
             for pid in _read_pids(plan.leaf):
                 with contextlib.suppress(ProcessLookupError):
                     write_control(base + "/cgroup.procs", str(pid))

@@ -35,9 +35,19 @@ def boxes(tmp_path: Path, rootfs: Path) -> ChrootBoxes:
     if obstacle is not None:
         pytest.skip(obstacle)
     (rootfs / "tmp").chmod(0o1777)
+    (rootfs / "bin/setsid").symlink_to("busybox")
+    # A shell reads it for its background jobs.
+    os.mknod(rootfs / "dev/null", 0o20666, os.makedev(1, 3))
+    (rootfs / "dev/null").chmod(0o666)
     # Another process that runs these tests at the same time has others.
     uid = 2_060_000_000 + os.getpid() * 4 % 40_000_000
     return ChrootBoxes(driver=ChrootDriver, rootfs=rootfs, scratch=tmp_path, uid=uid)
+
+
+@pytest.fixture
+def uid(boxes: ChrootBoxes) -> int:
+    """The jobs' user, and the number of their group."""
+    return boxes.uid
 
 
 @pytest.fixture(scope="session")

@@ -464,6 +464,48 @@ def test_a_killed_supervisor_takes_the_container_with_it(boxes: Boxes) -> None:
     assert in_another_supervisor(boxes, act)
 
 
+def test_a_supervisor_killed_in_the_middle_of_isolate_leaves_no_process(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "_build_roots", lambda *_: time.sleep(1000))
+    spec = ContainerSpec(argv=["true"], rootfs=str(boxes.rootfs))
+
+    def outer() -> list[int]:
+        supervisor = os.fork()
+        if supervisor == 0:
+            with contextlib.suppress(BaseException):
+                syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+                boxes._run(spec, _Plan())
+            os._exit(0)
+        deadline = time.monotonic() + 20
+        while len(list_children(supervisor)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        found = [detect_process(pid) for pid in list_children(supervisor)]
+        assert len(found) == 2, "monitor and companion"
+        os.kill(supervisor, signal.SIGKILL)
+        deadline = time.monotonic() + 1
+        while any(process and is_running(process) for process in found):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.005)
+        left = [process.pid for process in found if process and is_running(process)]
+        assert kill_own_children(timeout_s=5) == []
+        for directory in group_directories(boxes):
+            os.rmdir(directory)
+        return left
+
+    assert in_fork(outer) == []
+
+
+def group_directories(boxes: Boxes) -> list[str]:
+    """The groups of the boxes whose directories are left in the scratch directory."""
+    names = {f"xdt-{path.name[4:]}" for path in boxes.scratch.glob("box-*")}
+    found = []
+    for top, directories, _ in os.walk("/sys/fs/cgroup"):
+        found += [f"{top}/{name}" for name in directories if name in names]
+    return found
+
+
 @pytest.mark.parametrize("victim", ["monitor", "init"])
 def test_a_killed_monitor_or_init_takes_the_rest_with_it(boxes: Boxes, victim: str) -> None:
     def act(reported: Reported) -> bool:

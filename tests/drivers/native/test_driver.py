@@ -207,6 +207,8 @@ def test_a_chroot_that_is_a_mount_point_would_leave_the_old_root_and_is_refused(
 
     def first() -> None:
         enter_stand_in()
+        # Where the mount above is shared, pivot_root refuses by itself.
+        syscalls.mount(None, b"/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
         syscalls.mount(b"/", os.fsencode(place), flags=syscalls.MS_BIND | syscalls.MS_REC)
         os.chroot(place)
         os.chdir("/")

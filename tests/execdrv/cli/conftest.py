@@ -1,4 +1,4 @@
-"""The command as its users run it: a process of its own, with a state directory and cache of its own.
+"""The command as its users run it: a process of its own, with its own state and cache.
 
 What is tested is the installed execdrv where there is one, else the tree: then a made-up
 distribution on PYTHONPATH names the built-in drivers, as an installation would.
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from execdrv.plugins import OWN_DISTRIBUTION, list_entry_points
+from execdrv.rootfs import make_root
 from execdrv.version import VERSION
 
 TREE = Path(__file__).resolve().parents[3]
@@ -114,21 +115,20 @@ def builtin_distribution(tmp_path_factory: pytest.TempPathFactory) -> Path | Non
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of root file systems for the whole session, with the default one made."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
     path = tmp_path_factory.mktemp("cli") / "cache"
     path.mkdir(mode=0o755)
     # pytest's own directories are 0700: a job of another user must reach the root.
     for above in path.parents[:3]:
         above.chmod(above.stat().st_mode | 0o011)
+    make_root(cache=str(path))
     return path
 
 
 @pytest.fixture
-def cli(
-    tmp_path: Path, cache: Path, builtin_distribution: Path | None
-) -> Iterator[CommandLine]:
+def cli(tmp_path: Path, cache: Path, builtin_distribution: Path | None) -> Iterator[CommandLine]:
     """The command; afterwards nothing may be left in its state directory."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
     command = CommandLine(tmp_path, cache, builtin_distribution)
     yield command
     command.close()

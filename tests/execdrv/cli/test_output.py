@@ -35,7 +35,8 @@ def test_quoted_words_can_be_pasted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"), [(0, "0"), (1023, "1023"), (1536, "1.5K"), (19 << 20, "19.0M"), (3 << 40, "3.0T")]
+    ("size", "shown"),
+    [(0, "0"), (1023, "1023"), (1536, "1.5K"), (19 << 20, "19.0M"), (3 << 40, "3.0T")],
 )
 def test_rough_sizes(size: int, shown: str) -> None:
     assert output.format_rough_size(size) == shown

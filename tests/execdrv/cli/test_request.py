@@ -83,7 +83,11 @@ def test_every_field_of_a_spec_has_an_option() -> None:
         (["--pass-fd", "7", "--pass-fd", "5"], "pass_fds", (5, 7)),
         (["--cgroup-parent", "/a/b"], "cgroup_parent", "a/b"),
         (["--require", "pid.hidden,mem.tree"], "require", ("pid.hidden", "mem.tree")),
-        (["--driver-option", "k=v=w", "--driver-option=l="], "driver_options", {"k": "v=w", "l": ""}),
+        (
+            ["--driver-option", "k=v=w", "--driver-option=l="],
+            "driver_options",
+            {"k": "v=w", "l": ""},
+        ),
         (["--rlimit", "nofile=256"], "rlimits", (Rlimit(name="nofile", soft=256, hard=256),)),
         (["--tmpfs", "/t"], "tmpfs", (Tmpfs(target=b"/t"),)),
         (
@@ -236,7 +240,9 @@ def test_any_path_can_be_bound(word: str, source: bytes, target: bytes) -> None:
 
 
 def test_tmpfs_settings() -> None:
-    assert parse_tmpfs(r"/a\:b:size=64M,mode=755") == Tmpfs(target=b"/a:b", size=1 << 26, mode=0o755)
+    assert parse_tmpfs(r"/a\:b:size=64M,mode=755") == Tmpfs(
+        target=b"/a:b", size=1 << 26, mode=0o755
+    )
     assert parse_tmpfs("/a:mode=1777").mode == 0o1777
 
 
@@ -282,14 +288,15 @@ def write_spec(tmp_path: Path) -> Any:
 
 def test_a_spec_comes_back_from_its_file(write_spec: Any) -> None:
     spec = ContainerSpec(
-        argv=["a", b"\xff"], env={"A": "x\x1b[0m\x01"}, memory="64M", binds=[Bind(source="/s", target="/t")]
+        argv=["a", b"\xff"],
+        env={"A": "x\x1b[0m\x01"},
+        memory="64M",
+        binds=[Bind(source="/s", target="/t")],
     )
     assert make("--spec", write_spec(wire.encode(spec))).spec == spec
 
 
-def test_a_record_brings_its_driver_too(
-    write_spec: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_brings_its_driver_too(write_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXECDRV_DRIVER", "chroot")
     record = {
         "version": 1,

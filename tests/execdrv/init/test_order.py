@@ -82,7 +82,7 @@ def test_flags_stand_for_themselves() -> None:
 def test_value_the_init_could_not_keep_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(SpecError) as caught:
         encode_order(changed(**{field: value}))
-    assert caught.value.field == field  # type: ignore[attr-defined]
+    assert caught.value.field == field
     assert field in str(caught.value)
     assert "\n" not in str(caught.value)
 

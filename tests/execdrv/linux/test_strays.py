@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from execdrv.errors import CleanupError
 from execdrv.linux import procfs, strays, syscalls
 from execdrv.linux.capabilities import capability_mask
 from execdrv.linux.procfs import ProcessId
-from execdrv.linux.strays import Mark, detect_uids, end_strays, find_strays
+from execdrv.linux.strays import Mark, detect_uids, end_descendants, end_strays, find_strays
 
 BUSYBOX = "/usr/bin/busybox"
 SLEEP = ("/busybox", "sleep", "60")
@@ -42,6 +43,10 @@ class Nest:
         root = self.path / name
         root.mkdir(mode=0o755)
         shutil.copy(BUSYBOX, root / "busybox")
+        # A shell reads it for its background jobs.
+        (root / "dev").mkdir(mode=0o755)
+        os.mknod(root / "dev/null", 0o20666, os.makedev(1, 3))
+        (root / "dev/null").chmod(0o666)
         return root
 
     def start(self, root: Path, uid: int, *argv: str) -> ProcessId:
@@ -64,7 +69,7 @@ class Nest:
         return process
 
     def start_storm(self, root: Path, uid: int) -> None:
-        """64 processes that fork and exit without pause for four seconds.
+        """64 processes that fork and exit without pause for eight seconds.
 
         Below a process that reaps at once, as a good pid 1 does: else their zombies would take
         every process number of the machine.
@@ -77,7 +82,7 @@ class Nest:
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
                 if os.fork() == 0:
                     become(root, uid)
-                    os.execv("/stray", ("/stray", "comets", "64", "4"))
+                    os.execv("/stray", ("/stray", "comets", "64", "8"))
                 os.close(write_end)
                 os.close(read_end)
                 signal.pause()
@@ -138,6 +143,81 @@ def has_uid(uid: int) -> list[str]:
             if f"\nUid:\t{uid}\t" in text and "\nState:\tZ" not in text:
                 found.append(status.parent.name)
     return found
+
+
+def in_subreaper(act: Callable[[], None]) -> None:
+    """Run `act` in a child that is a subreaper, as supervisors are."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+            act()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_all_descendants_are_ended_however_deep(nest: Nest) -> None:
+    root = nest.make_root("root")
+    script = (
+        "(/busybox setsid /busybox sleep 60 &); (trap '' TERM; /busybox sleep 60) & "
+        "/busybox sh -c '/busybox sh -c \"/busybox sleep 60 &\" &'; exec /busybox sleep 60"
+    )
+
+    def act() -> None:
+        nest.start(root, nest.uid, "/busybox", "sh", "-c", script)
+        wait_until(lambda: len(has_uid(nest.uid)) >= 4)
+        ended = os.fork()
+        if ended == 0:
+            os._exit(3)
+        wait_until(lambda: "\nState:\tZ" in Path(f"/proc/{ended}/status").read_text())
+        statuses: dict[int, int] = {}
+
+        def reap() -> None:
+            with contextlib.suppress(ChildProcessError):
+                while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                    statuses[found[0]] = os.waitstatus_to_exitcode(found[1])
+
+        assert end_descendants(timeout_s=5, reap=reap) == []
+        # The status of who had ended before is not lost.
+        assert statuses[ended] == 3
+        assert has_uid(nest.uid) == []
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+        assert os.getpriority(os.PRIO_PROCESS, 0) == 0
+        assert end_descendants(timeout_s=5) == []
+
+    in_subreaper(act)
+
+
+def test_a_storm_of_descendants_is_ended(nest: Nest, stray_program: Path) -> None:
+    root = nest.make_root("root")
+    shutil.copy(stray_program, root / "stray")
+
+    def act() -> None:
+        nest.start(root, nest.uid, "/stray", "comets", "64", "8")
+        time.sleep(0.1)
+        began = time.monotonic()
+        assert end_descendants(timeout_s=5) == []
+        assert time.monotonic() - began < 7
+        assert has_uid(nest.uid) == []
+
+    in_subreaper(act)
+
+
+def test_a_child_that_does_not_end_in_time_is_returned(
+    nest: Nest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act() -> None:
+        child = nest.start(nest.make_root("root"), nest.uid)
+        kill = os.kill
+        monkeypatch.setattr(os, "kill", lambda pid, signum: None)
+        assert end_descendants(timeout_s=0.2) == [child.pid]
+        kill(child.pid, signal.SIGKILL)
+
+    in_subreaper(act)
 
 
 def test_found_is_who_has_both_root_and_user(nest: Nest) -> None:
@@ -251,7 +331,7 @@ def test_comets_of_a_leased_uid_are_all_ended(nest: Nest, stray_program: Path) -
     began = time.monotonic()
     assert end_strays(nest.mark(root, nest.uid), leased=True) == []
     # By itself the storm would go on for longer than this.
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 7
     for _ in range(20):
         assert has_uid(nest.uid) == []
 

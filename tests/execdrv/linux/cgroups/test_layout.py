@@ -235,6 +235,7 @@ def test_a_leaf_that_has_just_gone_does_not_hide_what_its_group_can_get(
     state = detect_layout(**texts).unified_group
     assert state is not None
     assert set(state.available) == {"cpuset", "cpu", "io", "memory", "pids"}
+    assert state.ours == (os.getpid(),)
 
 
 def test_detect_takes_a_namespaces_root_for_no_real_root(
