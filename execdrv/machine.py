@@ -202,10 +202,8 @@ def _namespace_detector(name: str) -> Callable[[_Look], bool]:
         most = read_optional(f"/proc/sys/user/max_{name}_namespaces")
         if most is not None and int(most) < 1:
             return False
-        if look.may("SYS_ADMIN"):
-            return True
-        # The others can be made inside a user namespace; that one needs leave only.
-        return name != "user" or _unprivileged_user_namespaces()
+        # The others take CAP_SYS_ADMIN, which an ordinary user has in a new user namespace only.
+        return look.may("SYS_ADMIN") or (name == "user" and _unprivileged_user_namespaces())
 
     return detect
 

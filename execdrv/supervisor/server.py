@@ -69,6 +69,8 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        # The caller's mask came with it: one that blocks SIGCHLD would leave every child unreaped.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         selector.register(read_end, selectors.EVENT_READ)
         selector.register(self._host.fileno(), selectors.EVENT_READ)
         self._host.send({"ready": os.getpid()})

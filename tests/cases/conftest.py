@@ -11,16 +11,20 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from casekit import Command, command_line, find_leftovers, snapshot, tree_hash
+from casekit import RUN_MARK, Command, command_line, find_leftovers, snapshot, tree_hash
 
 from execdrv import Host
 
 DRIVERS = ("native", "lxc", "chroot")
+
+if RUN_MARK not in sys.path:
+    sys.path.append(RUN_MARK)
 
 _ALLOC_C = r"""
 #include <stdio.h>

@@ -24,6 +24,9 @@ def repeats(count: int) -> int:
     return chosen
 
 
+#: An entry of this process's sys.path that is nowhere: by it the fork servers of this run are known.
+RUN_MARK = f"/nonexistent/execdrv-cases-{os.getpid()}"
+
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
@@ -67,28 +70,46 @@ def tree_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _own_groups() -> list[str]:
+def _empty_groups() -> list[str]:
+    """Groups of execdrv or LXC without a process: what has some is another's, or shows as one."""
     found = []
     for directory, names, _ in os.walk("/sys/fs/cgroup"):
         for name in names:
-            if name.startswith(("execdrv", "lxc.")):
-                found.append(os.path.join(directory, name))
+            path = os.path.join(directory, name)
+            if name.startswith(("execdrv", "lxc.")) and not _has_process(path):
+                found.append(path)
     return sorted(found)
 
 
-def _own_processes() -> list[str]:
-    """Children of this process, and every init that nobody owns any more."""
+def _has_process(group: str) -> bool:
+    for directory, _, _ in os.walk(group):
+        try:
+            if Path(directory, "cgroup.procs").read_text():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _own_processes(state: Path) -> list[str]:
+    """Children of this process, what names the case or this run, and inits that nobody owns."""
     found = []
     for name in os.listdir("/proc"):
-        if not name.isdigit():
+        if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
             comm = Path(f"/proc/{name}/comm").read_text().strip()
-            parent = int(Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            words = Path(f"/proc/{name}/cmdline").read_bytes()
+            fields = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
+        dead, parent = fields[0] == "Z", int(fields[1])
+        # A supervisor has the command's words, a fork server this process's sys.path.
+        named = os.fsencode(state.parent) + b"/" in words or RUN_MARK.encode() in words
         # An init below a living supervisor may be another's; its container's state would show.
-        if parent == os.getpid() or (comm == "execdrv-init" and parent in (0, 1)):
+        # The dead ones of process 1 wait for the machine's own init, which takes its time.
+        orphan = comm == "execdrv-init" and parent in (0, 1) and not dead
+        if parent == os.getpid() or named or orphan:
             found.append(f"{name} {comm}")
     return sorted(found)
 
@@ -108,11 +129,11 @@ def snapshot(state: Path) -> dict[str, set[str]]:
     named = Path("/run/netns")
     return {
         "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
-        "groups": set(_own_groups()),
+        "groups": set(_empty_groups()),
         "interfaces": set(os.listdir("/sys/class/net")),
         "network namespaces": set(os.listdir(named)) if named.is_dir() else set(),
         "state": set(_leftover_state(state)),
-        "processes": set(_own_processes()),
+        "processes": set(_own_processes(state)),
         "/dev/null": {repr((null.st_mode, null.st_uid, null.st_gid, null.st_rdev))},
         "this process": {os.getcwd(), f"{umask:o}", os.uname().nodename, repr(handlers)},
         "descriptors": {str(len(os.listdir("/proc/self/fd")))},

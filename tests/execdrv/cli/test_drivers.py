@@ -19,7 +19,8 @@ plugin = P()
 def test_the_table_has_the_built_in_drivers(cli: Any) -> None:
     result = cli.run("drivers")
     assert (result.returncode, result.stderr) == (0, b"")
-    rows = {line.split()[0]: line for line in result.stdout.decode().splitlines() if line.strip()}
+    table = result.stdout.decode().split("\n\n")[0]
+    rows = {line.split()[0]: line for line in table.splitlines()}
     for name in ("native", "lxc", "chroot"):
         assert "execdrv 0" in rows[name]
     assert rows["native"].split()[-1] == "yes"
