@@ -127,7 +127,7 @@ class ChrootDriver(Driver):
             procfs.send_signal(init, signal.SIGKILL)
         if box.init is not None:
             # Here is a subreaper: the init's orphans are our children by now.
-            left = []
+            left = end_descendants(timeout_s=_END_TIMEOUT_S)
         elif init is not None and not _wait_until(lambda: not procfs.is_running(init)):
             left = [init.pid]
         if left:

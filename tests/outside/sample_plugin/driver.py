@@ -21,9 +21,7 @@ class BwrapDriver(Driver):
     name = "bwrap"
     contract = 1
     uses_group = True
-    defaults = Defaults(
-        uid=0, gid=0, capabilities=frozenset(), root_mode="read-only", net="none"
-    )
+    defaults = Defaults(uid=0, gid=0, capabilities=frozenset(), root_mode="read-only", net="none")
     offers = Offers(
         {"base": enforced(), "fs": LATER, "container": LATER, "hardened": LATER, "hostile": LATER}
         | {"limits": LATER, "mem.*": enforced(), "pids.*": enforced(), "cpu.quota": enforced()}
