@@ -8,11 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 OUTSIDE = Path(__file__).parent / "outside"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -33,7 +36,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(installed: Path, tmp_path: Path) -> object:
+def run(installed: Path, tmp_path: Path) -> Run:
     """run(words...): the execdrv command, which finds the installed distribution."""
     root = tmp_path / "R"
     for name in ("bin", "proc", "dev", "tmp"):
@@ -58,41 +61,29 @@ def run(installed: Path, tmp_path: Path) -> object:
 
 
 @pytest.mark.skipif(not os.access("/usr/bin/bwrap", os.X_OK), reason="needs bubblewrap")
-def test_the_driver_works(run: object, tmp_path: Path) -> None:
-    words = (
-        "run",
-        "--driver=bwrap",
-        "--rootfs",
-        "ROOT",
-        "--memory",
-        "64M",
-        "--hostname",
-        "outside",
-    )
-    result = run(
-        *words, "--", "sh", "-c", "echo $$; read x < /proc/sys/kernel/hostname; echo $x; exit 5"
-    )  # type: ignore[operator]
+def test_the_driver_works(run: Run, tmp_path: Path) -> None:
+    words = ("run", "--driver=bwrap", "--rootfs", "ROOT", "--memory", "64M")
+    program = "echo $$; read x < /proc/sys/kernel/hostname; echo $x; exit 5"
+    result = run(*words, "--hostname", "outside", "--", "sh", "-c", program)
     assert (result.returncode, result.stdout.split()) == (5, ["2", "outside"]), result
-    refused = run(*words[:4], "--read-only", "--", "sh")  # type: ignore[operator]
+    refused = run(*words, "--read-only", "--", "sh")
     assert refused.returncode == 125
     assert "'bwrap' does not offer fs.ro-root" in refused.stderr
 
 
-def test_the_wrapper_works_around_every_driver(run: object, tmp_path: Path) -> None:
-    result = run(
-        "run", "--driver=chroot", "--name", "job", "--rootfs", "ROOT", "--", "sh", "-c", ":"
-    )  # type: ignore[operator]
+def test_the_wrapper_works_around_every_driver(run: Run, tmp_path: Path) -> None:
+    job = ("--driver=chroot", "--rootfs", "ROOT", "--", "sh", "-c", ":")
+    result = run("run", "--name", "job", *job)
     assert result.returncode == 0, result
     lines = (tmp_path / "journal").read_text().splitlines()
     assert lines == ["starting job", "started job", "destroyed job"]
     (tmp_path / "journal").unlink()
-    without = ("run", "--no-plugins", "--driver=chroot", "--rootfs", "ROOT", "--", "sh", "-c", ":")
-    assert run(*without).returncode == 0  # type: ignore[operator]
+    assert run("run", "--no-plugins", *job).returncode == 0
     assert not (tmp_path / "journal").exists()
 
 
-def test_both_are_listed(run: object) -> None:
-    result = run("drivers")  # type: ignore[operator]
+def test_both_are_listed(run: Run) -> None:
+    result = run("drivers")
     assert "bwrap" in result.stdout
     assert "execdrv-sample 0.3" in result.stdout
 

@@ -68,6 +68,23 @@ def has_uid(uid: int) -> list[str]:
     return found
 
 
+@contextlib.contextmanager
+def decoy(become: Callable[[], None]) -> Iterator[int]:
+    """A process that is none of the container's; it must live to the end of the block."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become()
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def wait_until(holds: Callable[[], object], within_s: float = 10.0) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
@@ -389,17 +406,13 @@ def test_destroy_of_what_was_never_isolated_is_fine(boxes: Boxes) -> None:
 
 
 def test_destroy_spares_a_process_that_has_the_inits_number_now(boxes: Boxes) -> None:
-    decoy = os.fork()
-    if decoy == 0:
-        os.execv("/bin/sleep", ["sleep", "60"])
-    process = detect_process(decoy)
-    assert process is not None
-    box = plain_box(boxes)
-    box.facts["init"] = {"pid": decoy, "start_time": process.start_time - 1}
-    ChrootDriver().destroy(box)
-    assert is_running(process)
-    os.kill(decoy, signal.SIGKILL)
-    os.waitpid(decoy, 0)
+    with decoy(lambda: os.execv("/bin/sleep", ["sleep", "60"])) as pid:
+        process = detect_process(pid)
+        assert process is not None
+        box = plain_box(boxes)
+        box.facts["init"] = {"pid": pid, "start_time": process.start_time - 1}
+        ChrootDriver().destroy(box)
+        assert is_running(process)
 
 
 # --- supervisor and starter killed ---------------------------------------------------------------
@@ -412,6 +425,13 @@ class Family:
     supervisor: int
     starter: int
     facts: dict[str, Any]
+
+
+def mark_of(boxes: Boxes, since: int = 0) -> Mark:
+    """What the jobs' processes have in common."""
+    info = boxes.rootfs.stat()
+    uid: int = boxes.uid  # type: ignore[attr-defined]
+    return Mark(device=info.st_dev, inode=info.st_ino, uid=uid, since=since)
 
 
 @pytest.fixture
@@ -450,6 +470,8 @@ def make_family(boxes: Boxes) -> Iterator[Callable[..., Family]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         os.waitpid(family.starter, 0)
+    # Also where the test has failed.
+    end_strays(mark_of(boxes), leased=True)
 
 
 def test_a_job_without_supervisor_has_no_first_process(
@@ -467,23 +489,20 @@ def test_a_job_without_supervisor_has_no_first_process(
 def test_strays_are_ended_after_both_were_killed_and_a_decoy_is_not(
     boxes: Boxes, uid: int, make_family: Callable[..., Family], tmp_path: Path, command: Any
 ) -> None:
+    def become() -> None:
+        os.chroot(tmp_path)
+        os.setresuid(uid, uid, uid)
+
     family = make_family(*command)
     if command[0] == "/bin/sh":
         wait_until(lambda: len(has_uid(uid)) >= 4)
-    decoy = os.fork()
-    if decoy == 0:
-        os.chroot(tmp_path)
-        os.setresuid(uid, uid, uid)
-        signal.pause()
-    for pid in (family.starter, family.supervisor):
-        os.kill(pid, signal.SIGKILL)
-    record = attrs.evolve(plain_box(boxes, *command), facts=family.facts)
-    in_fork(lambda: ChrootDriver().destroy(record))
-    info = os.fstat(record.root)
-    os.close(record.root)
-    since = family.facts["init"]["start_time"]
-    mark = Mark(device=info.st_dev, inode=info.st_ino, uid=uid, since=since)
-    assert end_strays(mark, leased=True) == []
-    assert has_uid(uid) == [str(decoy)]
-    os.kill(decoy, signal.SIGKILL)
-    os.waitpid(decoy, 0)
+    with decoy(become) as other:
+        wait_until(lambda: str(other) in has_uid(uid))
+        for pid in (family.starter, family.supervisor):
+            os.kill(pid, signal.SIGKILL)
+        record = attrs.evolve(plain_box(boxes, *command), facts=family.facts)
+        os.close(record.root)
+        in_fork(lambda: ChrootDriver().destroy(record))
+        since = family.facts["init"]["start_time"]
+        assert end_strays(mark_of(boxes, since=since), leased=True) == []
+        assert has_uid(uid) == [str(other)]
