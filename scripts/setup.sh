@@ -154,7 +154,7 @@ plan_packages() {
     case $purpose in
         test) wanted+=(busybox-static) ;;
         vm) wanted+=(busybox-static qemu-system-x86 cpio xz-utils kmod) ;;
-        bench) wanted+=(runc bubblewrap) ;;
+        bench) wanted+=(busybox-static runc bubblewrap) ;;
     esac
 }
 

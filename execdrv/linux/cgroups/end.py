@@ -67,16 +67,15 @@ def _pids_in(paths: Iterable[str]) -> set[int]:
 def kill_all(plan: GroupPlan, *, timeout_s: float) -> None:
     """End every process of the group.
 
-    1. Thaw: a process that the v1 freezer holds does not die.
-    2. On cgroup2 one write to cgroup.kill (Linux 5.14) ends all, whatever they fork meanwhile.
-    3. What is left (no cgroup2, an older kernel, a process placed in some hierarchies only) is
-       frozen where that is possible, so that it can't fork, killed one by one, and thawed.
+    1. On cgroup2 one write to cgroup.kill (Linux 5.14) ends all, whatever they fork meanwhile.
+    2. What is left (no cgroup2, an older kernel, a process placed in some hierarchies only) is
+       frozen where that is possible, so that it can't fork, killed one by one, and thawed: a
+       process that the v1 freezer holds does not die.
 
     Raises:
         CleanupError: `leftovers` are the processes that had not ended within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
-    _thaw(plan)
     unified = plan.unified
     if unified is not None:
         with contextlib.suppress(OSError):
@@ -97,14 +96,6 @@ def kill_all(plan: GroupPlan, *, timeout_s: float) -> None:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-def _thaw(plan: GroupPlan) -> None:
-    # Parents first: a group below a frozen one stays frozen (freezer-subsystem.rst).
-    for directory in plan.dirs:
-        if "freezer" in directory.controllers:
-            for path in (directory.path, *reversed(sub_groups(directory.path))):
-                _try_write(path + "/freezer.state", "THAWED")
-
-
 def _freeze(plan: GroupPlan) -> bool:
     """Stop forks; whether there is a freezer. Not waited for: it only makes a round enough."""
     frozen = False
@@ -116,10 +107,15 @@ def _freeze(plan: GroupPlan) -> bool:
     return frozen
 
 
-def _unfreeze(plan: GroupPlan) -> None:
-    _thaw(plan)
-    if plan.unified is not None:
-        _try_write(plan.unified.path + "/cgroup.freeze", "0")
+def _thaw(plan: GroupPlan) -> None:
+    """Undo `_freeze`, and what somebody else has frozen, in the groups below too."""
+    for directory in plan.dirs:
+        if "freezer" in directory.controllers:
+            # Parents first: a group below a frozen one stays frozen (freezer-subsystem.rst).
+            for path in (directory.path, *reversed(sub_groups(directory.path))):
+                _try_write(path + "/freezer.state", "THAWED")
+        elif directory.version == 2:
+            _try_write(directory.path + "/cgroup.freeze", "0")
 
 
 def _try_write(path: str, text: str) -> bool:
@@ -165,7 +161,7 @@ def _kill_round(plan: GroupPlan, pids: Iterable[int], deadline: float) -> bool:
                     poller.register(pidfd, select.POLLIN)
                     waiting += 1
         if frozen:
-            _unfreeze(plan)
+            _thaw(plan)
         until = min(deadline, time.monotonic() + _ROUND_S)
         while waiting and (left_s := until - time.monotonic()) > 0:
             for pidfd, _ in poller.poll(left_s * 1000):
@@ -176,7 +172,7 @@ def _kill_round(plan: GroupPlan, pids: Iterable[int], deadline: float) -> bool:
         for pidfd in pidfds.values():
             os.close(pidfd)
         if frozen:
-            _unfreeze(plan)
+            _thaw(plan)
 
 
 def remove_directories(plan: GroupPlan, *, timeout_s: float) -> list[str]:

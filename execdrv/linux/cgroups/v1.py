@@ -39,10 +39,8 @@ def write_memory(
     if before is None:
         _forbid_swap(journal, path, swap_bytes)
         return int(journal.write(limit, str(memory_bytes))), None
-    # Whole pages each, or the rounding of the sum would allow more swap than was asked.
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    memory_bytes -= memory_bytes % page_bytes
-    total_bytes = memory_bytes + swap_bytes - swap_bytes % page_bytes
+    # Whole pages of swap, or those that begin in the memory's last page would count as one more.
+    total_bytes = memory_bytes + swap_bytes - swap_bytes % os.sysconf("SC_PAGE_SIZE")
     # memsw may never be below the limit, not even between two writes.
     steps = [(limit, memory_bytes), (both, total_bytes)]
     in_force = {

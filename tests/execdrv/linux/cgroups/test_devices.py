@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import struct
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 
 from execdrv.errors import IsolationError, SpecError
@@ -147,16 +149,28 @@ def test_the_default_devices_open_and_no_other_and_none_is_made(
     assert kit.wait_status(kit.spawn_python(group, PROBE)) == 0
 
 
-def test_rules_can_be_replaced(make: Any, layout: Layout, kit: SimpleNamespace) -> None:
-    group = _made(make, layout)
-    allow_devices(group, [DeviceRule("c", 1, 3)])
-    code = "import os, sys\nfor name in sys.argv[1:]: os.open(name, os.O_RDONLY)"
-    argv = ["/usr/bin/env", "python3", "-I", "-S", "-c", code]
-    argv[:2] = [__import__("sys").executable]
+def _only_v2(layout: Layout) -> Layout:
+    """The layout without v1: device programs, also on a hybrid machine."""
+    if layout.unified is None or not bpf.detect_device_programs():
+        pytest.skip("needs cgroup2 and CAP_BPF")
+    return Layout(hierarchies=(layout.unified,), unified_group=layout.unified_group)
+
+
+@pytest.mark.parametrize("by_program", [False, True])
+def test_rules_can_be_replaced(
+    make: Any, layout: Layout, kit: SimpleNamespace, by_program: bool
+) -> None:
+    if by_program:
+        layout = _only_v2(layout)
+    elif not devices_supported(layout):
+        pytest.skip("needs v1 devices, or cgroup2 and CAP_BPF")
+    group = make(Limits(), devices=True, layout=layout)
 
     def opens(name: str) -> bool:
-        return bool(kit.wait_status(kit.spawn(group, *argv, name)) == 0)
+        code = f"import os; os.open({name!r}, os.O_RDONLY)"
+        return bool(kit.wait_status(kit.spawn_python(group, code)) == 0)
 
+    allow_devices(group, [DeviceRule("c", 1, 3)])
     assert opens("/dev/null") and not opens("/dev/full")
     allow_devices(group, [DeviceRule("c", 1, 7), DeviceRule("c", 1, 3)])
     assert opens("/dev/null") and opens("/dev/full")
@@ -165,10 +179,7 @@ def test_rules_can_be_replaced(make: Any, layout: Layout, kit: SimpleNamespace) 
 
 
 def test_the_group_above_still_decides(make: Any, layout: Layout, kit: SimpleNamespace) -> None:
-    if layout.unified is None or not bpf.detect_device_programs():
-        pytest.skip("needs cgroup2 and CAP_BPF")
-    only_v2 = Layout(hierarchies=(layout.unified,), unified_group=layout.unified_group)
-    group = make(Limits(), devices=True, layout=only_v2)
+    group = make(Limits(), devices=True, layout=_only_v2(layout))
     allow_devices(group)
     assert kit.wait_status(kit.spawn_python(group, PROBE)) == 0
     below = open_below(group, "inner")
@@ -180,10 +191,6 @@ def test_the_group_above_still_decides(make: Any, layout: Layout, kit: SimpleNam
 
 def open_below(group: Group, name: str) -> Group:
     """A group below the cgroup2 directory of another."""
-    import os
-
-    import attrs
-
     (directory,) = group.plan.dirs
     path = f"{directory.path}/{name}"
     os.mkdir(path)
