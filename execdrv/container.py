@@ -224,7 +224,7 @@ class Container:
             raise TimeoutError(f"container {self._id!r} has not ended in {timeout_s:g} s")
         try:
             if self._wait_socket is not None:
-                answer = Connection(self._wait_socket).receive(timeout_s=PATIENCE_S)
+                answer = Connection(self._wait_socket).finish("wait", timeout_s=PATIENCE_S)
                 self._wait_socket = None
             else:
                 answer = self._connect().request("wait", timeout_s=PATIENCE_S)

@@ -43,6 +43,7 @@ from execdrv.errors import (
 )
 from execdrv.init import Order
 from execdrv.limits import Receipt
+from execdrv.linux import syscalls
 from execdrv.linux.cgroups import GroupPlan
 from execdrv.linux.procfs import ProcessId
 from execdrv.spec import NAME_PATTERN, ContainerSpec
@@ -241,7 +242,7 @@ class ContainerDirectory:
 
     def remove(self) -> list[str]:
         """Remove the directory; returns what is left. Never follows links or crosses mounts."""
-        leftovers = _remove_tree(self.fd, self.path, os.fstat(self.fd).st_dev)
+        leftovers = _remove_tree(self.fd, self.path)
         if not leftovers:
             try:
                 os.rmdir(self.path)
@@ -276,7 +277,11 @@ def _read_record(directory: int, container: str) -> Record:
         ) from error
 
 
-def _remove_tree(directory: int, path: str, device: int) -> list[str]:
+#: Also a bind from the same file system is another mount: its device number would not tell.
+_NO_DETOURS = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
+
+
+def _remove_tree(directory: int, path: str) -> list[str]:
     """Empty a directory by descriptor; returns what could not be removed, by path."""
     leftovers: list[str] = []
     for name in os.listdir(directory):
@@ -286,20 +291,20 @@ def _remove_tree(directory: int, path: str, device: int) -> list[str]:
             if not stat.S_ISDIR(found.st_mode):
                 os.unlink(name, dir_fd=directory)
                 continue
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, dir_fd=directory)
+            fd = syscalls.openat2(
+                directory, os.fsencode(name), os.O_RDONLY | os.O_DIRECTORY, resolve=_NO_DETOURS
+            )
             try:
-                if os.fstat(fd).st_dev != device:
-                    leftovers.append(f"{inner} (another file system is mounted there)")
-                    continue
-                leftovers += _remove_tree(fd, inner, device)
+                leftovers += _remove_tree(fd, inner)
             finally:
                 os.close(fd)
             os.rmdir(name, dir_fd=directory)
         except FileNotFoundError:
             continue
         except OSError as error:
-            leftovers.append(f"{inner} ({error.strerror})")
+            mounted = error.errno in (errno.EXDEV, errno.EBUSY)
+            reason = "something is mounted there" if mounted else error.strerror
+            leftovers.append(f"{inner} ({reason})")
     return leftovers
 
 

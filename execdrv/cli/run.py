@@ -159,7 +159,7 @@ def run(request: Request, options: Namespace, outcome: Outcome) -> None:
             warn_of_plugins(host)
             work(host, container, signals, outcome)
         except SupervisorLostError as error:
-            outcome.error = _explain_loss(host, container, error)
+            outcome.error = _explain_loss(container, error)
         except Exception as error:
             outcome.error = error
         finally:
@@ -238,6 +238,7 @@ def destroy(host: Host, container: Container, outcome: Outcome) -> None:
         container.destroy()
         if isinstance(outcome.error, SupervisorLostError):
             # It may have died within `create`, before this process knew of a container.
+            host.end_orphans()
             with contextlib.suppress(ContainerNotFoundError, StateError):
                 host.collect(container.id)
     except Exception as error:
@@ -247,11 +248,7 @@ def destroy(host: Host, container: Container, outcome: Outcome) -> None:
             complain(describe_error(error))
 
 
-def _explain_loss(
-    host: Host, container: Container, error: SupervisorLostError
-) -> SupervisorLostError:
-    """The supervisor was killed: what it left below this process is ended first of all."""
-    host.end_orphans()
+def _explain_loss(container: Container, error: SupervisorLostError) -> SupervisorLostError:
     lost = SupervisorLostError(
         f"cannot go on with container {container.id!r}: its supervisor died, and the command was "
         "ended with it",

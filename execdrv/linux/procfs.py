@@ -99,9 +99,11 @@ def list_children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         return found
     for thread in threads:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found += map(int, file.read().split())
+        with (
+            contextlib.suppress(FileNotFoundError, ProcessLookupError),
+            open(f"/proc/{pid}/task/{thread}/children", "rb") as file,
+        ):
+            found += map(int, file.read().split())
     return found
 
 
@@ -171,6 +173,6 @@ def _kill_member(pid: int, members: set[int]) -> None:
 
 
 def kill_own_children(*, timeout_s: float, reap: Callable[[], None] = reap_children) -> list[int]:
-    """End every descendant of this process; what is left after `timeout_s`, empty when all ended."""
+    """End every descendant of this process; returns what is left after `timeout_s` seconds."""
     own = os.getpid()
     return kill_trees(lambda: list_children(own), timeout_s=timeout_s, reap=reap)

@@ -269,7 +269,11 @@ def _kill_uid(uid: int) -> bool:
     Returns:
         Whether the kill was sent.
     """
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except BlockingIOError:
+        # The strays, or their zombies, have all process numbers there are.
+        return False
     if pid == 0:
         try:
             os.setresuid(uid, uid, uid)

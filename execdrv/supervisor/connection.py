@@ -11,7 +11,7 @@ import array
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from execdrv import wire
@@ -96,54 +96,53 @@ class Connection:
             DeadlineError: no answer came in `timeout_s` seconds.
             ExecdrvError: what the supervisor answered.
         """
-        try:
-            self._socket.settimeout(timeout_s)
-            self._send(operation, arguments)
-            return self.receive(timeout_s=timeout_s)
-        except TimeoutError as error:
-            self.close()
-            raise DeadlineError(
-                f"cannot {operation} the container: no answer in {timeout_s:g} s",
-                operation=operation,
-            ) from error
-        except ConnectionError as error:
-            self.close()
-            raise SupervisorLostError(
-                f"cannot {operation} the container: its supervisor is gone", operation=operation
-            ) from error
+        self.begin(operation, arguments, timeout_s=timeout_s)
+        return self.finish(operation, timeout_s=timeout_s)
 
-    def begin(self, operation: str) -> socket.socket:
-        """Ask without waiting; the socket is readable when the answer is there."""
-        self._send(operation, None)
-        return self._socket
-
-    def receive(self, *, timeout_s: float | None) -> Any:
-        """The answer to what was asked.
+    def begin(
+        self, operation: str, arguments: Any = None, *, timeout_s: float | None = None
+    ) -> socket.socket:
+        """Ask without waiting; the socket is readable when the answer is there.
 
         Raises:
-            SupervisorLostError, TimeoutError, ExecdrvError: as `request`.
+            SupervisorLostError, DeadlineError: as `request`.
         """
-        try:
-            self._socket.settimeout(timeout_s)
+        frame = {"version": PROTOCOL_VERSION, "op": operation, "args": arguments}
+        with self._closing_on_failure(operation, timeout_s):
+            send_frame(self._socket, frame)
+        return self._socket
+
+    def finish(self, operation: str, *, timeout_s: float | None) -> Any:
+        """The answer to what was begun.
+
+        Raises:
+            SupervisorLostError, DeadlineError, ExecdrvError: as `request`.
+        """
+        with self._closing_on_failure(operation, timeout_s):
             answer = self._receive()
-        except ConnectionError as error:
-            self.close()
-            raise SupervisorLostError(
-                "cannot hear of the container: its supervisor is gone"
-            ) from error
-        except BaseException:
-            self.close()
-            raise
+        # Outside the block: an answer may be a DeadlineError itself.
         if "error" in answer:
             raise wire.decode_error(answer["error"])
         return answer["ok"]
 
-    def _send(self, operation: str, arguments: Any) -> None:
-        frame = {"version": PROTOCOL_VERSION, "op": operation, "args": arguments}
+    @contextlib.contextmanager
+    def _closing_on_failure(self, operation: str, timeout_s: float | None) -> Iterator[None]:
+        """Never use a connection again that an exception interrupted, Ctrl-C included."""
         try:
-            send_frame(self._socket, frame)
-        except BaseException:
+            self._socket.settimeout(timeout_s)
+            yield
+        except BaseException as error:
             self.close()
+            if isinstance(error, TimeoutError):
+                raise DeadlineError(
+                    f"cannot {operation} the container: no answer in {timeout_s:g} s",
+                    operation=operation,
+                ) from error
+            if isinstance(error, ConnectionError):
+                raise SupervisorLostError(
+                    f"cannot {operation} the container: its supervisor is gone",
+                    operation=operation,
+                ) from error
             raise
 
     def _receive(self) -> Any:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from execdrv import wire
 from execdrv.driver import Driver
-from execdrv.errors import DriverBugError, ExecdrvError, StartError, StateError, UsageError
+from execdrv.errors import DriverBugError, ExecdrvError, StartError, UsageError
 from execdrv.limits import Limits
 from execdrv.linux import procfs, syscalls
 from execdrv.plugins import load_driver
@@ -274,6 +274,8 @@ class Supervisor:
         except Exception as error:
             answer, failed = {"error": wire.encode_error(error)}, True
         peer.send(answer)
+        if operation == "start" and failed:
+            self._tell_exit()
         if (operation == "create" and not self._created) or (operation == "destroy" and not failed):
             self._tell_exit()
             self._say_farewell()
@@ -283,20 +285,14 @@ class Supervisor:
 
     def _wait(self, peer: Peer) -> None:
         if self._owner.state == "stopped":
-            raise StateError(
-                f"cannot wait for container {self._launch.id!r}: its command was not started",
-                container=self._launch.id,
-                operation="wait",
-                state="stopped",
-                allowed=["ready", "running"],
-            )
+            raise _never_started(self._launch.id)
         self._waiters.append(peer)
 
     def _tell_exit(self) -> None:
         """Answer everybody who waits; the exit pipe's end of file tells the rest."""
         exit_ = self._owner.exit
         if exit_ is None:
-            answer = {"error": wire.encode_error(_destroyed_early(self._launch.id))}
+            answer = {"error": wire.encode_error(_never_started(self._launch.id))}
         else:
             answer = {"ok": wire.encode(exit_)}
         for peer in self._waiters:
@@ -429,9 +425,9 @@ def _peer_uid(sock: socket.socket) -> int:
     return int.from_bytes(credentials[4:8], "little")
 
 
-def _destroyed_early(container: str) -> StartError:
+def _never_started(container: str) -> StartError:
     return StartError(
-        f"cannot wait for container {container!r}: it was destroyed before its command ran",
+        f"cannot wait for container {container!r}: its command was not started",
         container=container,
         operation="wait",
     )

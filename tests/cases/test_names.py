@@ -37,7 +37,8 @@ def test_b34_control_characters_pass_through_the_environment(
     assert (result.returncode, result.stdout) == (0, value), result
     plain = json.loads(report.read_text())
     assert wire.decode(ContainerSpec, plain["spec"]).env == (word,)
-    again = X("--spec", report, "--", "sh", "-c", 'printf %s "$A"')
+    (tmp_path / "spec.json").write_text(json.dumps(plain["spec"]))
+    again = X("--spec", tmp_path / "spec.json", "--", "sh", "-c", 'printf %s "$A"')
     assert (again.returncode, again.stdout) == (0, value), again
 
 

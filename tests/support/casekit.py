@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -24,7 +25,7 @@ def repeats(count: int) -> int:
     return chosen
 
 
-#: An entry of this process's sys.path that is nowhere: by it the fork servers of this run are known.
+#: An entry of this process's sys.path that is nowhere: it marks this run's fork servers.
 RUN_MARK = f"/nonexistent/execdrv-cases-{os.getpid()}"
 
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -70,13 +71,17 @@ def tree_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+#: Groups of containers (execdrv.state.kernel_name), and those that liblxc makes by itself.
+_GROUP_NAME = re.compile(r"execdrv-[0-9a-f]{16}|lxc\.")
+
+
 def _empty_groups() -> list[str]:
     """Groups of execdrv or LXC without a process: what has some is another's, or shows as one."""
     found = []
     for directory, names, _ in os.walk("/sys/fs/cgroup"):
         for name in names:
             path = os.path.join(directory, name)
-            if name.startswith(("execdrv", "lxc.")) and not _has_process(path):
+            if _GROUP_NAME.match(name) and not _has_process(path):
                 found.append(path)
     return sorted(found)
 
@@ -140,6 +145,10 @@ def snapshot(state: Path) -> dict[str, set[str]]:
     }
 
 
+#: Kinds of which nothing may go away either. What was there of the others may be somebody else's.
+_LASTING = ("mounts", "/dev/null", "this process", "descriptors")
+
+
 def find_leftovers(before: dict[str, set[str]], state: Path, *, timeout_s: float) -> list[str]:
     """What differs from `before`, and still does after `timeout_s`.
 
@@ -150,7 +159,10 @@ def find_leftovers(before: dict[str, set[str]], state: Path, *, timeout_s: float
     left: set[tuple[str, str]] | None = None
     while True:
         now = snapshot(state)
-        differing = {(kind, line) for kind, lines in now.items() for line in lines ^ before[kind]}
+        differing = {(kind, line) for kind, lines in now.items() for line in lines - before[kind]}
+        differing |= {
+            (kind, f"gone: {line}") for kind in _LASTING for line in before[kind] - now[kind]
+        }
         left = differing if left is None else left & differing
         if not left or time.monotonic() > deadline:
             return sorted(f"{kind}: {line}" for kind, line in left)

@@ -214,7 +214,8 @@ def _take_control_socket() -> None:
         try:
             if not stat.S_ISSOCK(os.stat(b"/proc/self/fd/" + name).st_mode):
                 continue
-            with socket.socket(fileno=os.dup(int(name))) as copy:
+            fd = os.dup(int(name))
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd) as copy:
                 if not copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     continue
         except OSError:

@@ -135,14 +135,13 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
 
 
 def _forget_handlers() -> None:
-    """Leave no handler of the supervisor's: it writes to a descriptor that is another's here.
+    """Leave nothing of the supervisor's signal handling that does harm here.
 
-    And liblxc waits for its child, which it can't where SIGCHLD is ignored.
+    Its handlers write to a descriptor whose number is another's here; and where SIGCHLD is
+    ignored, liblxc can't wait for its child.
     """
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if number == signal.SIGCHLD or callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _arrange(walls: Walls) -> Walls:

@@ -261,20 +261,27 @@ def test_no_mount_of_the_container_is_shared_with_another(boxes: Boxes) -> None:
     assert len(lines) > 10 and not any(optional)
 
 
-def test_the_monitor_has_neither_the_callers_session_nor_its_signal_handlers(boxes: Boxes) -> None:
+def test_the_monitor_has_neither_the_callers_session_nor_its_handler_of_children(
+    boxes: Boxes,
+) -> None:
     def first() -> None:
         signal.set_wakeup_fd(os.open("/dev/null", os.O_WRONLY | os.O_NONBLOCK))
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: None)
 
     def look(running: Running) -> tuple[bool, int]:
         pid = running.box.facts["monitor"]["pid"]
         status = Path(f"/proc/{pid}/status").read_text()
         (caught,) = [line.split()[1] for line in status.splitlines() if line[:6] == "SigCgt"]
-        ours = 1 << signal.SIGCHLD - 1 | 1 << signal.SIGTERM - 1
-        return os.getsid(pid) == pid, int(caught, 16) & ours
+        return os.getsid(pid) == pid, int(caught, 16) & 1 << signal.SIGCHLD - 1
 
     assert boxes.run("cat", first=first, look=look).seen == (True, 0)
+
+
+def test_it_works_where_the_caller_ignores_its_children(boxes: Boxes) -> None:
+    def first() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    assert boxes.sh("exit 3", first=first).code == 3
 
 
 def test_a_direct_root_is_not_even_touched(boxes: Boxes) -> None:

@@ -140,7 +140,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
 def test_a_descriptor_is_written_to(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+") as file:
         ResultFile(f"/dev/fd/{file.fileno()}").write(Outcome(driver="native"))
-        assert json.loads((tmp_path / "file").read_text())["driver"] == "native"
+        assert json.loads(file.read())["driver"] == "native"
 
 
 @pytest.mark.parametrize("name", ["", ".", "no/such/dir/r.json", "file/r.json"])

@@ -71,6 +71,8 @@ def test_a_killed_job_is_explained(cli: Any, kit: Any) -> None:
         ("--groups", "1,nogroupknown", ["'nogroupknown'"]),
         ("--timeout", "soon", ["'soon'"]),
         ("--pass-fd", "97", ["97", "not open"]),
+        # Numbers that the command's own files will have.
+        *(("--pass-fd", str(number), [str(number), "not open"]) for number in range(3, 9)),
         ("--rootfs", "/no/such", ["/no/such"]),
         ("--rootfs", "/etc/passwd", ["/etc/passwd"]),
         ("--root-mode", "odd", ["'odd'"]),

@@ -167,6 +167,32 @@ def test_a_supervisor_may_die_in_every_step(cli: Any, kit: Any, operation: str) 
     assert kit.list_containers(cli.state) == []
 
 
+def test_a_supervisor_that_dies_within_create_leaves_nothing(
+    cli: Any, kit: Any, tmp_path: Path
+) -> None:
+    log = tmp_path / "pid"
+    cli.add_plugin(
+        "suicidal",
+        "import os, signal, subprocess\n"
+        "from execdrv.hookspecs import hookimpl\n"
+        "from execdrv_native import NativeDriver\n"
+        "class Suicidal(NativeDriver):\n"
+        "    name = 'suicidal'\n"
+        "    def create(self, box):\n"
+        "        child = subprocess.Popen(['/bin/sleep', '300'], start_new_session=True)\n"
+        f"        open({str(log)!r}, 'w').write(str(child.pid))\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "class Plugin:\n"
+        "    @hookimpl\n"
+        "    def execdrv_drivers(self): return [Suicidal]\n"
+        "plugin = Plugin()\n",
+    )
+    result = cli.run("run", "--driver=suicidal", "--name", "web", "--", "true")
+    kit.one_error(result, 125, "'web'", "supervisor died")
+    assert not is_alive(int(log.read_text()))
+    assert kit.list_containers(cli.state) == []
+
+
 def test_a_supervisor_may_die_beside_a_plugins_thread(cli: Any, kit: Any) -> None:
     cli.add_plugin(
         "tracer",

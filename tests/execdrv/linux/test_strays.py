@@ -411,6 +411,20 @@ def test_the_killer_of_a_uid_never_kills_with_privilege(
     os.close(record)
 
 
+def test_strays_are_ended_where_no_process_can_be_made(
+    nest: Nest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = nest.make_root("root")
+    nest.start(root, nest.uid)
+
+    def fail() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fail)
+    assert end_strays(nest.mark(root, nest.uid), leased=True) == []
+    assert has_uid(nest.uid) == []
+
+
 def test_uids_in_use_are_seen(nest: Nest) -> None:
     nest.start(nest.make_root("root"), nest.uid)
     uids = detect_uids()

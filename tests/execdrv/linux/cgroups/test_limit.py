@@ -11,7 +11,7 @@ import pytest
 
 from execdrv.errors import LimitError
 from execdrv.limits import Limits
-from execdrv.linux.cgroups import Group, GroupPlan, Layout, apply_limits, check_limits
+from execdrv.linux.cgroups import Group, GroupDir, GroupPlan, Layout, apply_limits, check_limits
 from execdrv.linux.cgroups.control import swap_in_use
 from execdrv.linux.cgroups.limit import plan_cpu_quota
 
@@ -190,6 +190,28 @@ def test_limits_of_a_group_that_is_gone_are_an_error(limited: Group) -> None:
 def test_limits_of_no_group_at_all_are_an_error() -> None:
     with pytest.raises(LimitError):
         apply_limits(Group(plan=GroupPlan(name="g")), Limits(pids=3))
+
+
+@pytest.mark.parametrize(
+    ("files", "controller", "limits"),
+    [
+        ({"memory.limit_in_bytes": "99999999"}, "memory", Limits(memory_bytes=4096)),
+        (
+            {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "999999999"},
+            "cpu",
+            Limits(cpus=0.5),
+        ),
+        ({"pids.max": "99999"}, "pids", Limits(pids=3)),
+    ],
+)
+def test_a_kernel_that_is_laxer_than_asked_is_an_error(
+    kit: SimpleNamespace, tmp_path: Path, files: dict[str, str], controller: str, limits: Limits
+) -> None:
+    # FAKE control files: a plain file keeps the end of its old text, which makes a larger number.
+    kit.write_tree(tmp_path, files)
+    directory = GroupDir(path=str(tmp_path), version=1, controllers=(controller,))
+    with pytest.raises(LimitError, match="the kernel says"):
+        apply_limits(Group(plan=GroupPlan(name="g", dirs=(directory,))), limits)
 
 
 def test_more_memory_than_the_limit_is_killed_and_counted_once(

@@ -44,8 +44,8 @@ def test_v1_oom_kills_of_groups_below_are_counted_too(
             ),
         )
     )
-    for expected in (1, 2):
-        pid = kit.spawn_python(inner, "x = b'x' * (100 << 20)")
+    for expected, victim in enumerate((group, inner, inner, group), start=1):
+        pid = kit.spawn_python(victim, "x = b'x' * (100 << 20)")
         assert kit.wait_status(pid) == -9
         assert group.stats().oom_kills == expected
 
