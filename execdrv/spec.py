@@ -231,14 +231,30 @@ def _values(cls: type[T]) -> Callable[[object, str], tuple[T, ...]]:
 # --- the parts ---------------------------------------------------------------------------------
 
 
+def _bind_source(value: object) -> bytes:
+    return _path(value, "binds", absolute=False)
+
+
+def _bind_target(value: object) -> bytes:
+    return _path(value, "binds", absolute=True)
+
+
+def _tmpfs_target(value: object) -> bytes:
+    return _path(value, "tmpfs", absolute=True)
+
+
+def _tmpfs_size(value: object) -> int | None:
+    return None if value is None else units.parse_bytes(value, field="tmpfs", minimum=4096)
+
+
 @attrs.frozen(kw_only=True)
 class Bind:
     """A file or directory of the machine, shown in the container; always nosuid and nodev."""
 
     #: Path on the machine; a relative one is taken from the caller's directory.
-    source: bytes = attrs.field(converter=lambda v: _path(v, "binds", absolute=False))
+    source: bytes = attrs.field(converter=_bind_source)
     #: Absolute path in the container; links in it are followed inside the root only.
-    target: bytes = attrs.field(converter=lambda v: _path(v, "binds", absolute=True))
+    target: bytes = attrs.field(converter=_bind_target)
     #: Also for every mount below the source.
     read_only: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
 
@@ -248,14 +264,9 @@ class Tmpfs:
     """An empty, private file system in memory; nosuid and nodev."""
 
     #: Absolute path in the container.
-    target: bytes = attrs.field(converter=lambda v: _path(v, "tmpfs", absolute=True))
+    target: bytes = attrs.field(converter=_tmpfs_target)
     #: Most bytes it holds; None: the kernel's default, half of the memory.
-    size: int | None = attrs.field(
-        default=None,
-        converter=lambda v: (
-            None if v is None else units.parse_bytes(v, field="tmpfs", minimum=4096)
-        ),
-    )
+    size: int | None = attrs.field(default=None, converter=_tmpfs_size)
     #: Permission bits of its root directory.
     mode: int = attrs.field(default=0o1777)
 

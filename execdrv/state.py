@@ -25,7 +25,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -60,7 +60,7 @@ TRANSITIONS: dict[str, dict[State, State]] = {
     "signal": {"running": "running"},
 }
 
-RECORD_VERSION = 1
+RECORD_VERSION: Final = 1
 #: Looks at a lock, 2 ms apart, before it counts as held.
 LOCK_TRIES = 5
 

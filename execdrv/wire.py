@@ -79,7 +79,7 @@ def decode(cls: type[T], data: Plain) -> T:
         WireError: the data has another form; the message gives the path.
         SpecError: a value is out of its range.
     """
-    return typing.cast(T, _decoder(cls)(data, getattr(cls, "__name__", str(cls))))
+    return typing.cast(T, _decoder(typing.cast(Any, cls))(data, getattr(cls, "__name__", str(cls))))
 
 
 def _mismatch(path: str, wanted: str, data: Plain) -> WireError:
@@ -118,7 +118,7 @@ def _decode_scalar(kind: type, data: Plain, path: str) -> Any:
     # bool is an int to Python, not here.
     if type(data) is not kind:
         raise _mismatch(path, kind.__name__, data)
-    if kind is float and not math.isfinite(data):
+    if isinstance(data, float) and not math.isfinite(data):
         raise _mismatch(path, "a finite number", data)
     return data
 

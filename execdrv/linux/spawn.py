@@ -80,7 +80,12 @@ def end_report() -> None:
 
 
 def _encode(error: BaseException) -> bytes:
-    report = {"type": type(error).__name__, "message": str(error), "hint": "", "errno": None}
+    report: dict[str, object] = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "hint": "",
+        "errno": None,
+    }
     if isinstance(error, ExecdrvError):
         report["hint"] = error.hint
     elif isinstance(error, OSError):

@@ -339,8 +339,7 @@ def test_comets_of_a_leased_uid_are_all_ended(nest: Nest, stray_program: Path) -
 def test_a_stray_that_stops_who_comes_to_end_it_is_ended(nest: Nest, stray_program: Path) -> None:
     root = nest.make_root("root")
     shutil.copy(stray_program, root / "stray")
-    for _ in range(2):
-        nest.start(root, nest.uid, "/stray", "stopper", "30")
+    nest.start(root, nest.uid, "/stray", "stopper", "30")
     assert end_strays(nest.mark(root, nest.uid), leased=True) == []
     assert has_uid(nest.uid) == []
 
@@ -368,18 +367,15 @@ def test_a_process_that_can_not_be_looked_at_is_named(nest: Nest) -> None:
     root = nest.make_root("root")
     stray = nest.start(root, nest.uid)
     mark = nest.mark(root, nest.uid)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            kept = syscalls.capget()[1] & ~capability_mask(["SYS_PTRACE"])
-            syscalls.capset(kept, kept, 0)
-            for act in (find_strays, end_strays):
-                with pytest.raises(CleanupError, match=f"process {stray.pid} of uid {nest.uid}"):
-                    act(mark)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    def act() -> None:
+        kept = syscalls.capget()[1] & ~capability_mask(["SYS_PTRACE"])
+        syscalls.capset(kept, kept, 0)
+        for look in (find_strays, end_strays):
+            with pytest.raises(CleanupError, match=f"process {stray.pid} of uid {nest.uid}"):
+                look(mark)
+
+    in_subreaper(act)
     assert procfs.is_running(stray)
 
 
