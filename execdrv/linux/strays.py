@@ -197,6 +197,8 @@ def _stat_root(pid: int, *, uid: int) -> tuple[int, int] | None:
             except (FileNotFoundError, ProcessLookupError):
                 continue
     except PermissionError as error:
+        if _is_zombie(pid):
+            return None
         raise CleanupError(
             f"cannot tell whether process {pid} of uid {uid} was left by a container: "
             f"{os.strerror(error.errno or 0).lower()}",
@@ -204,6 +206,13 @@ def _stat_root(pid: int, *, uid: int) -> tuple[int, int] | None:
             leftovers=[f"process {pid} (perhaps)"],
         ) from error
     return None
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether nothing of the process runs any more."""
+    process = procfs.detect_process(pid)
+    alone = len(list(_list_tasks(pid))) <= 2
+    return process is None or (alone and not procfs.is_running(process))
 
 
 def _list_tasks(pid: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -26,6 +27,8 @@ from execdrv.supervisor.connection import MAX_FDS, Connection, FrameBuffer, Peer
 from execdrv.supervisor.launch import Collect, Launch
 
 _PR_SET_CHILD_SUBREAPER = 36
+#: How long a killed supervisor may take to be gone.
+DEATH_S = 1.0
 #: How long a fork server may take to import what it needs.
 SERVER_TIMEOUT_S = 30.0
 #: Namespaces and groups that a supervisor inherits: a caller that changed them needs a new server.
@@ -147,7 +150,12 @@ class ForkLauncher(Launcher):
         self._children.add(pid)
 
     def end_orphans(self) -> None:
+        # A process that dies closes its files, which is how we know, before its children are ours.
+        deadline = time.monotonic() + DEATH_S
         self._reap()
+        while self._children and time.monotonic() < deadline:
+            time.sleep(0.001)
+            self._reap()
         procfs.kill_trees(self._orphans, timeout_s=5.0, reap=self._reap)
 
     def _orphans(self) -> list[int]:

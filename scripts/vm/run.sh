@@ -34,6 +34,7 @@ modules="overlay veth loop zram lz4 lz4_compress lzo-rle bridge nf_tables tun du
 timeout_s=600
 
 run='' root='' finished=''
+# shellcheck disable=SC2317 # the trap calls it
 clean_up() {
     status=$?
     for directory in "$run" "$root"; do
@@ -88,6 +89,7 @@ fetch_kernel() {
 
 # 2. The base image: everything but the project; made anew when what goes in has changed.
 make_base() {
+    # shellcheck disable=SC2086 # a list of names
     facts=$("$python" - $packages <<'EOF'
 import os, sys, sysconfig
 paths = sysconfig.get_paths()
@@ -139,9 +141,8 @@ copy_python() {
     cp "$interpreter" "$root$interpreter"
     ln -sf "$interpreter" "$root/usr/bin/python3"
     cp -a "$stdlib" "$root$(dirname "$stdlib")/"
-    for unwanted in test idlelib tkinter ensurepip lib2to3 site-packages dist-packages \
-        config-3*; do
-        rm -rf "$root$stdlib"/$unwanted
+    for unwanted in test idlelib tkinter ensurepip lib2to3 site-packages dist-packages; do
+        rm -rf "${root:?}$stdlib/$unwanted"
     done
     printf '%s\n' "$facts" | sed 1d | while read -r entry _; do
         cp -a "$site/$entry" "$root/site/"

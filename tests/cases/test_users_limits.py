@@ -27,7 +27,7 @@ def refuses(host: Host, driver: str, R: Path, option: str, **fields: Any) -> boo
         host.run(driver, ["true"], rootfs=R, **fields)
     assert option in str(caught.value) and "'chroot'" in str(caught.value)
     assert caught.value.exit_status == 125
-    assert set(caught.value.alternatives) >= {"native"}
+    assert "native" in (caught.value.alternatives or ())
     return True
 
 
@@ -144,7 +144,8 @@ def test_b71_other_memory_limits_hold(host: Host, R: Path, driver: str, value: A
         assert exit_.code == 0
     else:
         assert exit_.reason == "oom", exit_
-        assert exit_.memory_peak_bytes is None or exit_.memory_peak_bytes <= allowed
+        # A process on its way out may take some pages more than its group has.
+        assert exit_.memory_peak_bytes is None or exit_.memory_peak_bytes <= allowed + (1 << 20)
 
 
 def test_b71_none_is_no_limit(host: Host, R: Path, driver: str) -> None:

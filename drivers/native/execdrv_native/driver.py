@@ -86,13 +86,14 @@ class NativeDriver(Driver):
         """Nothing: all that a native container is made of ends with its processes."""
 
     def isolate(self, box: Box) -> Isolated:
-        init = box.init
-        if init is None:
-            raise IsolationError(f"cannot isolate container {box.id!r}: it has no init")
+        init, group = box.init, box.group
+        if init is None or group is None:
+            lacking = "init" if init is None else "cgroup"
+            raise IsolationError(f"cannot isolate container {box.id!r}: it was given no {lacking}")
         flags = _NAMESPACES | (CLONE_NEWNET if box.net == "none" else 0)
         with contextlib.ExitStack() as opened:
             try:
-                walls = _prepare_walls(box, opened)
+                walls = _prepare_walls(box, group, opened)
             except OSError as error:
                 raise IsolationError(
                     f"cannot copy the mounts of container {box.id!r}: {explain(error)}",
@@ -120,8 +121,8 @@ class NativeDriver(Driver):
             box.facts["init"] = {"pid": process.pid, "start_time": process.start_time}
             init.wait_ready()
             # Only now: the child had to make the nodes.
-            if box.group is not None and _has_device_control(box.group):
-                cgroups.allow_devices(box.group)
+            if _has_device_control(group):
+                cgroups.allow_devices(group)
             return Isolated(init=process, netns=_open_netns(box, pid))
 
     def limit(self, box: Box, limits: Limits) -> Sequence[Receipt]:
@@ -231,7 +232,7 @@ def _refusal_of(error: ExecdrvError) -> Refusal:
 # --- isolate -----------------------------------------------------------------------------------
 
 
-def _prepare_walls(box: Box, opened: contextlib.ExitStack) -> Walls:
+def _prepare_walls(box: Box, group: cgroups.Group, opened: contextlib.ExitStack) -> Walls:
     """Open all that the child needs; what is opened is closed with `opened`."""
 
     def own(fd: int) -> int:
@@ -247,7 +248,7 @@ def _prepare_walls(box: Box, opened: contextlib.ExitStack) -> Walls:
         on_bind |= MOUNT_ATTR_RDONLY if bind.read_only else 0
         trees.append(own(clone_tree(source, attributes=on_bind, recursive=True)))
     return Walls(
-        procs_fds=tuple(own(fd) for fd in (box.group.procs_fds() if box.group else ())),
+        procs_fds=tuple(own(fd) for fd in group.procs_fds()),
         own_net=box.net == "none",
         hostname=box.hostname.encode(),
         directory=box.directory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from driver_boxes import Boxes
 from execdrv_chroot import ChrootDriver
 
 HERE = Path(__file__).parent
+NUMBERS = itertools.count()
 
 
 @attrs.define
@@ -39,8 +41,8 @@ def boxes(tmp_path: Path, rootfs: Path) -> ChrootBoxes:
     # A shell reads it for its background jobs.
     os.mknod(rootfs / "dev/null", 0o20666, os.makedev(1, 3))
     (rootfs / "dev/null").chmod(0o666)
-    # Another process that runs these tests at the same time has others.
-    uid = 2_060_000_000 + os.getpid() * 4 % 40_000_000
+    # Another test, in this process or beside it, has others.
+    uid = 2_090_000_000 + (os.getpid() * 200 + next(NUMBERS)) % 40_000_000
     return ChrootBoxes(driver=ChrootDriver, rootfs=rootfs, scratch=tmp_path, uid=uid)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from driver_boxes import Boxes, Running, enter_stand_in, in_fork
 import execdrv_native.driver
 from execdrv.driver import Box
 from execdrv.errors import CommandNotFoundError, IsolationError, StartError, UnsupportedError
+from execdrv.init import open_init
+from execdrv.init.link import InitLink
 from execdrv.linux import cgroups, obstacle, syscalls
 from execdrv.linux.procfs import detect_process, is_running, list_children
 from execdrv.spec import ContainerSpec
@@ -247,6 +251,22 @@ def test_a_failure_after_the_init_stands_ends_and_reaps_it(boxes: Boxes) -> None
 
     with pytest.raises(IsolationError, match="cannot control devices"):
         boxes.run("true", first=first)
+
+
+def test_isolate_without_init_or_group_is_refused(boxes: Boxes) -> None:
+    box = plain_box(boxes)
+    with pytest.raises(IsolationError, match="no init"):
+        NativeDriver().isolate(box)
+    with with_init(box) as ready, pytest.raises(IsolationError, match="no cgroup"):
+        NativeDriver().isolate(ready)
+
+
+@contextlib.contextmanager
+def with_init(box: Box) -> Iterator[Box]:
+    link = InitLink(open_init())
+    yield attrs.evolve(box, init=link)
+    link.close()
+    os.close(link.memfd)
 
 
 def test_start_before_isolate_is_refused(boxes: Boxes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import stat
 from pathlib import Path
 
@@ -312,8 +313,12 @@ def test_the_program_of_pid_1_can_not_be_opened_for_writing(boxes: Boxes) -> Non
 
 def test_only_the_standard_descriptors_are_open(boxes: Boxes) -> None:
     def first() -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         for number in (5, 57, 1500, 2048):
             os.dup2(os.open("/", os.O_RDONLY), number, inheritable=True)
+        # A loop up to the limit would miss the higher ones.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
 
     def look(running: Running) -> object:
         return sorted(map(int, os.listdir(f"/proc/{running.job.pid}/fd")))

@@ -56,6 +56,8 @@ def test_broken_plugins_and_conflicts_are_shown(cli: Any) -> None:
     result = cli.run("drivers")
     assert (result.returncode, result.stderr) == (0, b"")
     text = result.stdout.decode()
+    drivers = [line.split()[0] for line in text.split("\n\n")[0].splitlines()]
+    assert drivers == ["DRIVER", "chroot", "lxc"]
     rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert "broken: " in rows["broken"] and r"no\x1b way" in rows["broken"]
     assert "wraps start" in rows["audit"]

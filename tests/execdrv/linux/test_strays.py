@@ -7,6 +7,7 @@ themselves after some seconds.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from execdrv.errors import CleanupError
@@ -25,6 +27,7 @@ from execdrv.linux.procfs import ProcessId
 from execdrv.linux.strays import Mark, detect_uids, end_descendants, end_strays, find_strays
 
 BUSYBOX = "/usr/bin/busybox"
+NUMBERS = itertools.count()
 SLEEP = ("/busybox", "sleep", "60")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="chroot(2) and other users need root")
@@ -35,8 +38,8 @@ class Nest:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Another process that runs these tests at the same time has other users.
-        self.uid = 2_050_000_000 + os.getpid() * 4 % 40_000_000
+        # Another test, in this process or beside it, has other users.
+        self.uid = 2_050_000_000 + (os.getpid() * 100 + 2 * next(NUMBERS)) % 40_000_000
         self.pids: list[int] = []
 
     def make_root(self, name: str) -> Path:
@@ -198,7 +201,7 @@ def test_a_storm_of_descendants_is_ended(nest: Nest, stray_program: Path) -> Non
 
     def act() -> None:
         nest.start(root, nest.uid, "/stray", "comets", "64", "8")
-        time.sleep(0.1)
+        time.sleep(0.3)
         began = time.monotonic()
         assert end_descendants(timeout_s=5) == []
         assert time.monotonic() - began < 7
@@ -369,8 +372,15 @@ def test_a_process_that_can_not_be_looked_at_is_named(nest: Nest) -> None:
     mark = nest.mark(root, nest.uid)
 
     def act() -> None:
+        zombie = os.fork()
+        if zombie == 0:
+            os.setresuid(nest.uid + 1, nest.uid + 1, nest.uid + 1)
+            os._exit(0)
+        wait_until(lambda: "\nState:\tZ" in Path(f"/proc/{zombie}/status").read_text())
         kept = syscalls.capget()[1] & ~capability_mask(["SYS_PTRACE"])
         syscalls.capset(kept, kept, 0)
+        # A zombie can't be looked at either, and is nobody's business.
+        assert find_strays(attrs.evolve(mark, uid=nest.uid + 1)) == []
         for look in (find_strays, end_strays):
             with pytest.raises(CleanupError, match=f"process {stray.pid} of uid {nest.uid}"):
                 look(mark)

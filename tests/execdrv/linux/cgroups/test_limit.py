@@ -195,7 +195,11 @@ def test_limits_of_no_group_at_all_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("files", "controller", "limits"),
     [
-        ({"memory.limit_in_bytes": "99999999"}, "memory", Limits(memory_bytes=4096)),
+        (
+            {"memory.limit_in_bytes": "99999999", "memory.swappiness": "0"},
+            "memory",
+            Limits(memory_bytes=4096),
+        ),
         (
             {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "999999999"},
             "cpu",
