@@ -2,7 +2,6 @@
 
     ROOT/                        0700, ours
       lock                       held while a container is claimed, or while gc looks at one
-      leases/UID                 uids of containers that have one of their own
       containers/ID/             0700
         lock                     flock: its holder lives and alone writes the record
         record                   JSON, renamed into place before each step
@@ -11,6 +10,9 @@
 
 A record without an exit whose lock is free is *lost*: that is computed, never written. Files of
 containers lie one directory below `containers`, so that no id can collide with a name of ours.
+Uids that containers have for their own are leased in one directory for the whole machine
+(LEASES), whatever the ROOT: two containers with one uid could signal each other.
+
 Used by supervisors, collectors, and (reading only) the command line.
 """
 
@@ -61,6 +63,8 @@ TRANSITIONS: dict[str, dict[State, State]] = {
 }
 
 RECORD_VERSION: Final = 1
+#: One directory for all state directories of this machine.
+LEASES = "/run/execdrv/leases"
 #: Looks at a lock, 2 ms apart, before it counts as held.
 LOCK_TRIES = 5
 
@@ -325,7 +329,8 @@ class Registry:
     @property
     def leases_path(self) -> str:
         """Where the lock files of containers' own uids lie (execdrv.linux.leases)."""
-        return os.path.join(self.root, "leases")
+        # Without root there is no uid to lease.
+        return LEASES if os.geteuid() == 0 else os.path.join(self.root, "leases")
 
     def path_of(self, container: str) -> str:
         """The directory of a container, whether it is there or not."""

@@ -123,7 +123,7 @@ class ForkLauncher(Launcher):
 
         memfd = open_init()
         try:
-            pid = os.fork()
+            pid = _fork()
             if pid == 0:
                 run_supervisor(launch, fds, starter=theirs, memfd=memfd)
         finally:
@@ -144,7 +144,7 @@ class ForkLauncher(Launcher):
             self._server = self._server or ServerLauncher()
             self._server._start_collector(request, theirs)
             return
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             run_collector(request, starter=Peer(theirs))
         self._children.add(pid)
@@ -166,6 +166,17 @@ class ForkLauncher(Launcher):
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     self._children.discard(pid)
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        raise OperationError(
+            f"cannot start a supervisor: {(error.strerror or '').lower()}",
+            hint="too many processes, or too little memory",
+            errno=error.errno,
+        ) from error
 
 
 @attrs.define(eq=False)

@@ -39,6 +39,7 @@ from execdrv.limits import Limits, Receipt
 from execdrv.linux import cgroups, procfs
 from execdrv.linux.leases import LEASE_BASE, Lease, lease_id
 from execdrv.linux.procfs import ProcessId
+from execdrv.linux.strays import end_descendants
 from execdrv.state import (
     TRANSITIONS,
     ContainerDirectory,
@@ -57,6 +58,8 @@ from execdrv.supervisor.launch import Launch
 
 #: Seconds for ending what is left of a container.
 END_TIMEOUT_S = 10.0
+#: Zombies taken before other work has its turn.
+REAP_AT_ONCE = 256
 
 
 class Owner:
@@ -359,9 +362,12 @@ class Owner:
             return None, None
 
     def reap(self) -> None:
-        """Take the status of every zombie child; that of the watched process is kept."""
+        """Take the status of zombie children; that of the watched process is kept.
+
+        At one go only so many: a fork storm makes them faster than anybody takes them.
+        """
         with contextlib.suppress(ChildProcessError):
-            while True:
+            for _ in range(REAP_AT_ONCE):
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
@@ -404,7 +410,7 @@ class Owner:
         """A uid of the container's own, held until the container is gone."""
         if not self._leased:
             return None
-        self._registry.open()
+        Registry(os.path.dirname(self._registry.leases_path)).open()
         self._lease = lease_id(self._registry.leases_path)
         return self._lease.number
 
@@ -513,7 +519,7 @@ class Owner:
             self._kill_group(self._box)
         self.reap()
         found = [f"process {pid}" for pid in procfs.list_children(os.getpid())]
-        procfs.kill_own_children(timeout_s=END_TIMEOUT_S, reap=self.reap)
+        end_descendants(timeout_s=END_TIMEOUT_S, reap=self.reap)
         return found
 
     def _abandon(self, directory: ContainerDirectory) -> None:

@@ -21,11 +21,13 @@ import signal
 import socket
 
 from execdrv import wire
-from execdrv.errors import ExecdrvError
+from execdrv.errors import ExecdrvError, OperationError
 from execdrv.linux import procfs, syscalls
 from execdrv.supervisor.connection import Peer
 
 _PR_SET_CHILD_SUBREAPER = 36
+#: Zombies taken before other work has its turn.
+REAP_AT_ONCE = 256
 
 
 def main(host_fd: int) -> None:
@@ -97,7 +99,11 @@ class Server:
     def _fork(self, frame: dict[str, object], fds: list[int]) -> None:
         """Step 3. The last descriptor is the new process's connection to who asked for it."""
         self._preload(frame)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._refuse(fds[-1], error)
+            return
         if pid:
             self._supervisors.add(pid)
             return
@@ -122,6 +128,18 @@ class Server:
                     self._preloaded.add(launch.driver.target)
                     load_driver(launch.driver, plugins=launch.plugins)
 
+    def _refuse(self, fd: int, error: OSError) -> None:
+        """No process can be made now: who asked is told, and this server goes on."""
+        starter = Peer(socket.socket(fileno=os.dup(fd)))
+        reason = OperationError(
+            f"cannot start a supervisor: {(error.strerror or '').lower()}",
+            hint="too many processes, or too little memory",
+            errno=error.errno,
+        )
+        starter.send({"error": wire.encode_error(reason)})
+        starter.finish(1.0)
+        starter.close()
+
     def _become(self, frame: dict[str, object], fds: list[int], starter: Peer) -> None:
         from execdrv.supervisor.launch import Collect, Launch
 
@@ -137,7 +155,8 @@ class Server:
         """Step 4."""
         ended = False
         with contextlib.suppress(ChildProcessError):
-            while True:
+            # Bounded: what a storm has left of a dead supervisor's tree makes ever more of them.
+            for _ in range(REAP_AT_ONCE):
                 pid, _ = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     break

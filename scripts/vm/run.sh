@@ -180,6 +180,7 @@ make_tree() {
     (cd "$project" && tar -c --exclude=.git --exclude=__pycache__ --exclude=.tox \
         --exclude=.mypy_cache --exclude=.ruff_cache --exclude=.pytest_cache --exclude=build \
         --exclude='*.egg-info' --exclude='.venv*' .) | tar -x -C "$run/tree/project"
+    describe_project "$run/tree"
     for word in "$@"; do
         printf "'%s' " "$(printf '%s' "$word" | sed "s/'/'\\\\''/g")"
     done >"$run/tree/vm/command"
@@ -189,6 +190,35 @@ make_tree() {
     } >"$run/tree/vm/settings"
     cat "$base" >"$run/initrd"
     (cd "$run/tree" && find . | cpio --quiet -o -H newc) >>"$run/initrd"
+}
+
+# What an installation would have added: the entry points, by which drivers are found, and the
+# command. Takes the image's Python, 3.11 or later, at its word.
+describe_project() {
+    "$python" - "$project/pyproject.toml" "$1" <<'EOF'
+import os, sys, tomllib
+source, tree = sys.argv[1:]
+with open(source, "rb") as stream:
+    project = tomllib.load(stream)["project"]
+name = project["name"]
+home = f"{tree}/site/{name}-0.dist-info"
+os.makedirs(home)
+with open(f"{home}/METADATA", "w") as stream:
+    stream.write(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")
+groups = {"console_scripts": project.get("scripts", {}), **project.get("entry-points", {})}
+with open(f"{home}/entry_points.txt", "w") as stream:
+    for group, entries in groups.items():
+        stream.write(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) + "\n")
+os.makedirs(f"{tree}/usr/bin")
+for command, target in project.get("scripts", {}).items():
+    module, function = target.split(":")
+    with open(f"{tree}/usr/bin/{command}", "w") as stream:
+        stream.write(
+            f"#!/usr/bin/python3\nimport sys\nfrom {module} import {function}\n"
+            f"sys.exit({function}())\n"
+        )
+    os.chmod(f"{tree}/usr/bin/{command}", 0o755)
+EOF
 }
 
 fetch_kernel

@@ -120,7 +120,7 @@ def _own_processes(state: Path) -> list[str]:
 
 
 def _leftover_state(state: Path) -> list[str]:
-    found = [*state.glob("containers/*"), *state.glob("leases/*")]
+    found = [*state.glob("containers/*"), *Path("/run/execdrv/leases").glob("*")]
     locks = Path("/run/lxc/lock")
     return sorted([*map(str, found), *map(str, locks.rglob("*execdrv*") if locks.exists() else [])])
 
