@@ -102,7 +102,7 @@ EOF
     )
     key=$(printf '%s\n' "$facts" "$kernel" "$packages" "$modules" "$(cat "$0" "$here/init")" |
         sha256sum | cut -c1-16)
-    base=$cache/base-$key.cpio
+    base=$kernel-$key.cpio
     [ ! -e "$base" ] || return 0
     echo "making the image ..." >&2
     root=$(mktemp -d "$cache/root.XXXXXX")
@@ -128,6 +128,8 @@ EOF
         done
     # Not compressed: unpacking is slow on an emulated processor.
     (cd "$root" && find . | cpio --quiet -o -H newc) >"$base.new"
+    # One image a kernel; a machine that is booting from an older one has its own copy already.
+    rm -f "$kernel"-*.cpio
     mv "$base.new" "$base"
     rm -rf "$root"
     root=''
