@@ -7,13 +7,10 @@ through the hooks (execdrv.dispatch), so that wrappers see them.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import time
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from execdrv import wire
 from execdrv.driver import Exit, Isolated
@@ -40,15 +37,6 @@ if TYPE_CHECKING:
 PATIENCE_S = 5.0
 
 
-@attrs.define(eq=False)
-class _Starter:
-    """What only the process that started the supervisor has."""
-
-    connection: Connection
-    socket: socket.socket
-    exit_fd: int
-
-
 class Container:
     """One container. Made by `Host.container`, `Host.start` or `Host.get`.
 
@@ -60,19 +48,17 @@ class Container:
         host: Host,
         id: str,
         *,
-        starter: tuple[socket.socket, int] | None = None,
+        starter: socket.socket | None = None,
         spec: ContainerSpec | None = None,
     ) -> None:
         self._host = host
         self._id = id
         self._spec = spec
-        self._starter = (
-            _Starter(connection=Connection(starter[0]), socket=starter[0], exit_fd=starter[1])
-            if starter is not None
-            else None
-        )
+        #: The connection over which this process started the supervisor.
+        self._starter = None if starter is None else Connection(starter)
         self._created = starter is None
-        self._wait_socket: socket.socket | None = None
+        #: The connection on which `wait` was asked.
+        self._waiting: Connection | None = None
         self._exit: Exit | None = None
         self._receipts: tuple[Receipt, ...] = ()
         self._destroyed = False
@@ -222,27 +208,32 @@ class Container:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if not _is_readable(self.fileno(), deadline):
             raise TimeoutError(f"container {self._id!r} has not ended in {timeout_s:g} s")
+        connection, self._waiting = self._waiting, None
         try:
-            if self._wait_socket is not None:
-                answer = Connection(self._wait_socket).finish("wait", timeout_s=PATIENCE_S)
-                self._wait_socket = None
-            else:
-                answer = self._connect().request("wait", timeout_s=PATIENCE_S)
-            self._exit = wire.decode(Exit, answer)
+            if connection is None:
+                raise SupervisorLostError(f"cannot wait for container {self._id!r}: it is gone")
+            self._exit = wire.decode(Exit, connection.finish("wait", timeout_s=PATIENCE_S))
         except SupervisorLostError:
             entry = self._entry()
             if entry is None or entry.record is None or entry.record.exit is None:
                 raise
             self._exit = entry.record.exit
+        finally:
+            if connection is not None and connection is not self._starter:
+                connection.close()
         return self._exit
 
     def fileno(self) -> int:
-        """A descriptor that is readable once the container has ended (for select and the like)."""
-        if self._starter is not None:
-            return self._starter.exit_fd
-        if self._wait_socket is None:
-            self._wait_socket = self._connect().begin("wait")
-        return self._wait_socket.fileno()
+        """A descriptor that is readable once the container has ended (for select and the like).
+
+        Raises:
+            SupervisorLostError: the container's supervisor is gone.
+        """
+        if self._waiting is None:
+            connection = self._starter if self._starter is not None else self._connect()
+            connection.begin("wait")
+            self._waiting = connection
+        return self._waiting.fileno()
 
     # --- for the dispatcher --------------------------------------------------------------------
 
@@ -276,7 +267,7 @@ class Container:
                 container=self._id,
                 operation=operation,
             )
-        return self._starter.connection.request(operation, timeout_s=self._patience)
+        return self._starter.request(operation, timeout_s=self._patience)
 
     @property
     def _patience(self) -> float:
@@ -335,19 +326,16 @@ class Container:
 
     def close(self) -> None:
         """Close this handle's descriptors; the container is not touched. Repeatable."""
-        if self._starter is not None:
-            self._starter.connection.close()
-            os.close(self._starter.exit_fd)
-            self._starter = None
-        if self._wait_socket is not None:
-            self._wait_socket.close()
-            self._wait_socket = None
+        for connection in (self._starter, self._waiting):
+            if connection is not None:
+                connection.close()
+        self._starter = self._waiting = None
 
     def wait_gone(self, timeout_s: float) -> bool:
         """Whether the supervisor that this process started has exited."""
         if self._starter is None:
             return True
-        return _is_readable(self._starter.socket.fileno(), time.monotonic() + timeout_s)
+        return self._starter.wait_end(timeout_s)
 
 
 def _is_readable(fd: int, deadline: float | None) -> bool:

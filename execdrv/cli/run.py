@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 from typing import TYPE_CHECKING
 
 from execdrv.cli.forward import ENDING, SignalQueue
@@ -157,7 +156,7 @@ def run(request: Request, options: Namespace, outcome: Outcome) -> None:
         signals = stack.enter_context(SignalQueue())
         try:
             warn_of_plugins(host)
-            work(host, container, signals, outcome)
+            work(container, signals, outcome)
         except SupervisorLostError as error:
             outcome.error = _explain_loss(container, error)
         except Exception as error:
@@ -172,7 +171,7 @@ def warn_of_plugins(host: Host) -> None:
         complain(f"warning: {describe_error(failure.error)}")
 
 
-def work(host: Host, container: Container, signals: SignalQueue, outcome: Outcome) -> None:
+def work(container: Container, signals: SignalQueue, outcome: Outcome) -> None:
     """Steps 3 and 4."""
     waiting: list[int] = []
     for operation in ("create", "isolate", "limit", "start"):
@@ -184,39 +183,27 @@ def work(host: Host, container: Container, signals: SignalQueue, outcome: Outcom
         answer = getattr(container, operation)()
         if operation == "limit":
             outcome.receipts = answer
-    try:
-        for number in waiting:
-            forward(container, number)
-        outcome.exit = wait_and_forward(host, container, signals)
-    except (ContainerNotFoundError, SupervisorLostError):
-        if host.registry.entry(container.id) is not None:
-            raise
-        # Its record was removed in order, before anybody could be asked.
-        outcome.exit = Exit(code=None, signal=signal.SIGKILL, reason="destroyed", started=True)
+    for number in waiting:
+        forward(container, number)
+    outcome.exit = wait_and_forward(container, signals)
 
 
-def wait_and_forward(host: Host, container: Container, signals: SignalQueue) -> Exit:
+def wait_and_forward(container: Container, signals: SignalQueue) -> Exit:
     """Pass signals on until the container has ended.
 
     Raises:
         SupervisorLostError: the supervisor died.
-        ContainerNotFoundError: the container is gone already.
     """
-    # A handle of its own, which is told of every end, also of one that another process brings.
-    watcher = host.get(container.id)
-    try:
-        end = watcher.fileno()
-        poll = select.poll()
-        poll.register(end, select.POLLIN)
-        poll.register(signals.fileno(), select.POLLIN)
-        while True:
-            ready = [fd for fd, _ in poll.poll()]
-            if end in ready:
-                return watcher.wait()
-            for number in signals.take():
-                forward(container, number)
-    finally:
-        watcher.close()
+    end = container.fileno()
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    poll.register(signals.fileno(), select.POLLIN)
+    while True:
+        ready = [fd for fd, _ in poll.poll()]
+        if end in ready:
+            return container.wait()
+        for number in signals.take():
+            forward(container, number)
 
 
 def forward(container: Container, signum: int) -> None:

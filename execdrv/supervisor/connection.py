@@ -11,6 +11,7 @@ import array
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -98,6 +99,23 @@ class Connection:
         """
         self.begin(operation, arguments, timeout_s=timeout_s)
         return self.finish(operation, timeout_s=timeout_s)
+
+    def fileno(self) -> int:
+        """Readable when an answer, or the end, is there; -1 when closed."""
+        return self._socket.fileno()
+
+    def wait_end(self, timeout_s: float) -> bool:
+        """Whether the other side closes within `timeout_s` seconds; answers are dropped."""
+        deadline = time.monotonic() + timeout_s
+        with contextlib.suppress(ConnectionError):
+            try:
+                while True:
+                    self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+                    if not self._socket.recv(_CHUNK):
+                        return True
+            except TimeoutError:
+                return False
+        return True
 
     def begin(
         self, operation: str, arguments: Any = None, *, timeout_s: float | None = None
@@ -213,7 +231,9 @@ class Peer:
             self.eof = True
 
     def finish(self, timeout_s: float) -> None:
-        """Send all that is left, blocking for at most `timeout_s` seconds."""
+        """Send all that is left, blocking for at most `timeout_s` seconds (more than 0)."""
+        if not self._outgoing:
+            return
         with contextlib.suppress(OSError):
             self.socket.settimeout(timeout_s)
             self.socket.sendall(self._outgoing, socket.MSG_NOSIGNAL)

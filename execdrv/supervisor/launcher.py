@@ -49,28 +49,23 @@ class Launcher(ABC):
         #: Its write end is in this process alone: when that is gone, every container ends.
         self._lifeline = os.pipe2(os.O_CLOEXEC)
 
-    def launch(self, launch: Launch, fds: dict[str, int]) -> tuple[socket.socket, int]:
+    def launch(self, launch: Launch, fds: dict[str, int]) -> socket.socket:
         """Start a supervisor.
 
         Args:
             launch: what it shall make.
             fds: descriptors by name; they stay the caller's.
         Returns:
-            A connection to it, and the read end of a pipe whose end of file tells that the
-            container or its supervisor has ended.
+            A connection to it, which ends with it.
         """
         ours, theirs = socket.socketpair()
-        exit_read, exit_write = os.pipe2(os.O_CLOEXEC)
-        try:
-            self._start(launch, {**fds, "lifeline": self._lifeline[0], "exit": exit_write}, theirs)
-        except BaseException:
-            ours.close()
-            os.close(exit_read)
-            raise
-        finally:
-            theirs.close()
-            os.close(exit_write)
-        return ours, exit_read
+        with theirs:
+            try:
+                self._start(launch, {**fds, "lifeline": self._lifeline[0]}, theirs)
+            except BaseException:
+                ours.close()
+                raise
+        return ours
 
     def collect(self, request: Collect) -> list[str]:
         """Destroy a lost container in a process of its own; see execdrv.supervisor.collector."""

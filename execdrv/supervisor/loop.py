@@ -74,8 +74,8 @@ def run_supervisor(
 
     Args:
         launch: what was asked.
-        fds: the caller's descriptors by name; also `lifeline` (read end) and `exit` (write end).
-        starter: connection to who started this; it asks `create` first.
+        fds: the caller's descriptors by name; also `lifeline` (the read end).
+        starter: connection to who started this; it asks `create` first, and may wait on it.
         memfd: the init's binary.
     """
     status = 1
@@ -99,7 +99,6 @@ class Supervisor:
     ) -> None:
         self._launch = launch
         self._lifeline = fds.pop("lifeline")
-        self._exit_pipe = fds.pop("exit")
         self._starter = Peer(starter)
         self._selector = selectors.DefaultSelector()
         self._waiters: list[Peer] = []
@@ -197,8 +196,12 @@ class Supervisor:
         self._say_farewell()
 
     def _say_farewell(self) -> None:
-        for peer in list(self._peers):
-            peer.finish(FAREWELL_S)
+        # Who reads gets all at once; then there is some time for who does not read yet.
+        for peer in self._peers:
+            peer.flush()
+        deadline = time.monotonic() + FAREWELL_S
+        for peer in self._peers:
+            peer.finish(max(0.01, deadline - time.monotonic()))
         self._finished = True
 
     # --- connections ---------------------------------------------------------------------------
@@ -289,7 +292,7 @@ class Supervisor:
         self._waiters.append(peer)
 
     def _tell_exit(self) -> None:
-        """Answer everybody who waits; the exit pipe's end of file tells the rest."""
+        """Answer everybody who waits."""
         exit_ = self._owner.exit
         if exit_ is None:
             answer = {"error": wire.encode_error(_never_started(self._launch.id))}
@@ -299,9 +302,6 @@ class Supervisor:
             peer.send(answer)
             self._after_peer(peer)
         self._waiters.clear()
-        if self._exit_pipe >= 0:
-            os.close(self._exit_pipe)
-            self._exit_pipe = -1
 
     # --- operations ----------------------------------------------------------------------------
 
