@@ -18,6 +18,7 @@ import attrs
 
 from execdrv.errors import ExecdrvError, UnsupportedError
 from execdrv.limits import Limits, Receipt
+from execdrv.linux.cgroups import Layout
 from execdrv.linux.procfs import ProcessId
 from execdrv.spec import ContainerSpec
 
@@ -150,6 +151,8 @@ class Box:
     stdio: tuple[int, int, int] = (0, 1, 2)
     #: Descriptors for the job beside stdio: number in the job -> descriptor here.
     passed: dict[int, int] = attrs.field(factory=dict)
+    #: The machine's cgroup hierarchies, and where in them this container's group may stand.
+    layout: Layout = attrs.field(factory=Layout)
     #: The made cgroup, or None (no limit was asked and the driver does not use one; or `check`).
     group: Group | None = None
     #: Descriptor of the network namespace that `isolate` returned.

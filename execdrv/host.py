@@ -165,6 +165,7 @@ class Host:
             driver=ref,
             spec=spec,
             plugins=self._use_plugins,
+            caller_pid=os.getpid(),
             rootfs=rootfs,
             shared_root=shared,
             capture_bytes=capture or 0,

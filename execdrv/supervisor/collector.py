@@ -136,16 +136,20 @@ def _box_of(record: Record, root: str, group: cgroups.Group | None) -> Box:
 
 
 def _remove_group_by_name(root: str, container: str) -> list[str]:
-    """The group of a container whose record is unreadable: at its default place."""
+    """The group of a container whose record is unreadable: at its default places."""
     layout = cgroups.detect_layout()
     name = kernel_name(root, container)
     leftovers: list[str] = []
     for hierarchy in layout.hierarchies:
-        if hierarchy.own is not None:
-            path = f"{hierarchy.own.rstrip('/')}/{name}"
-            plan = cgroups.GroupPlan(
-                name=name, dirs=(cgroups.GroupDir(path=path, version=hierarchy.version),)
-            )
+        if hierarchy.own is None:
+            continue
+        own = hierarchy.own.rstrip("/")
+        # On cgroup2 it may stand beside our group, or beside the leaf we moved to.
+        for base in dict.fromkeys((own, os.path.dirname(own))):
+            if not f"{base}/".startswith(f"{hierarchy.mountpoint.rstrip('/')}/"):
+                continue
+            directory = cgroups.GroupDir(path=f"{base}/{name}", version=hierarchy.version)
+            plan = cgroups.GroupPlan(name=name, dirs=(directory,))
             leftovers += cgroups.open_group(plan).remove()
     return leftovers
 

@@ -33,6 +33,8 @@ class Launch:
     spec: ContainerSpec
     #: Whether drivers of other distributions are allowed.
     plugins: bool
+    #: The process that asked, as the supervisor numbers it.
+    caller_pid: int
     #: Path of the root file system as the caller named it (or the default one).
     rootfs: bytes
     #: Whether the root file system is one of the shared cache.

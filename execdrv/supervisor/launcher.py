@@ -22,7 +22,7 @@ import attrs
 
 from execdrv import wire
 from execdrv.errors import OperationError, SupervisorLostError
-from execdrv.linux import procfs, syscalls
+from execdrv.linux import cgroups, procfs, syscalls
 from execdrv.supervisor.connection import MAX_FDS, Connection, FrameBuffer, Peer, send_frame
 from execdrv.supervisor.launch import Collect, Launch
 
@@ -230,7 +230,8 @@ class ServerLauncher(Launcher):
 def detect_surroundings() -> tuple[str, ...]:
     """The groups and namespaces of this process, which a fork server would pass on."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        groups = file.read()
+        # Moving into the leaf that makes room for groups (cgroups.LEAF_NAME) is no change.
+        groups = file.read().replace(f"/{cgroups.LEAF_NAME}\n", "\n")
     links = []
     for name in _SURROUNDINGS:
         with contextlib.suppress(OSError):

@@ -390,9 +390,25 @@ class Owner:
 
     def _assemble(self, *, leased_id: int | None) -> Box:
         leased_id = leased_id if self._leased else None
-        return assemble.assemble_box(
+        box = assemble.assemble_box(
             self._launch, type(self._driver), self._fds, leased_id=leased_id
         )
+        return attrs.evolve(box, layout=self._detect_layout())
+
+    def _detect_layout(self) -> cgroups.Layout:
+        """The cgroup hierarchies; on cgroup2, which processes beside us are execdrv's own.
+
+        A group there may have controllers or processes, not both: our own processes can make way,
+        other people's can't (execdrv.linux.cgroups.plan).
+        """
+        ours = {os.getpid(), os.getppid(), self._launch.caller_pid}
+        layout = cgroups.detect_layout(ours=tuple(ours))
+        if layout.unified_group is None or not layout.unified_group.foreign:
+            return layout
+        for entry in self._registry.entries():
+            if entry.alive and entry.record is not None:
+                ours.add(entry.record.supervisor.pid)
+        return cgroups.detect_layout(ours=tuple(ours))
 
     def _check(self, box: Box) -> list[Refusal]:
         driver = type(self._driver)
@@ -423,13 +439,12 @@ class Owner:
         uses_group = type(self._driver).uses_group
         if not uses_group and not box.spec.limits.names():
             return None
-        layout = cgroups.detect_layout()
         return cgroups.plan_group(
-            layout,
+            box.layout,
             box.kernel_name,
             parent=box.spec.cgroup_parent or None,
             limits=box.spec.limits,
-            devices=uses_group and cgroups.devices_supported(layout),
+            devices=uses_group and cgroups.devices_supported(box.layout),
         )
 
     def _first_record(self, box: Box, plan: cgroups.GroupPlan | None) -> Record:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from casekit import RUN_MARK, Command, command_line, find_leftovers, snapshot, tree_hash
+from escapekit import inside, probes  # noqa: F401  (fixtures)
 
 from execdrv import Host
 

@@ -30,8 +30,6 @@ from escapekit import (
 from execdrv import Host
 from execdrv.errors import ExecdrvError, SpecError
 
-pytest_plugins = ["escapekit"]
-
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Path:

@@ -1,6 +1,6 @@
 """What the escape cases share: probes, small static C programs, and how one runs inside.
 
-A plugin of pytest: the escape cases name it in `pytest_plugins`. A probe prints lines of a key
+Its fixtures are the cases' by their conftest. A probe prints lines of a key
 and a value (tests/cases/probes/say.h); the root R holds nothing but a busybox to run it with.
 """
 

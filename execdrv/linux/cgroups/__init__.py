@@ -20,13 +20,20 @@ from execdrv.linux.cgroups.devices import (
     devices_supported,
 )
 from execdrv.linux.cgroups.group import Group, make_group, open_group
-from execdrv.linux.cgroups.layout import Hierarchy, Layout, UnifiedGroup, detect_layout
+from execdrv.linux.cgroups.layout import (
+    LEAF_NAME,
+    Hierarchy,
+    Layout,
+    UnifiedGroup,
+    detect_layout,
+)
 from execdrv.linux.cgroups.limit import apply_limits
 from execdrv.linux.cgroups.plan import GroupDir, GroupPlan, plan_group
 from execdrv.linux.cgroups.stats import GroupStats
 
 __all__ = [
     "DEFAULT_DEVICES",
+    "LEAF_NAME",
     "DeviceRule",
     "Group",
     "GroupDir",
