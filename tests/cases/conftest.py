@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from casekit import RUN_MARK, Command, command_line, find_leftovers, snapshot, tree_hash
+from casekit import (
+    LONG,
+    REPEATED,
+    RUN_MARK,
+    Command,
+    command_line,
+    find_leftovers,
+    snapshot,
+    tree_hash,
+)
 from escapekit import inside, probes  # noqa: F401  (fixtures)
 
 from execdrv import Host
@@ -144,3 +153,12 @@ def unchanged_root(R: Path) -> Iterator[None]:
     before = tree_hash(R)
     yield
     assert tree_hash(R) == before
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how often each repeating case was repeated."""
+    if REPEATED:
+        size = "full counts" if LONG else "CI size: a twentieth of the count, at least 10"
+        terminalreporter.section(f"repeats ({size})")
+        for line in REPEATED:
+            terminalreporter.write_line(line)

@@ -16,12 +16,15 @@ from typing import Any
 
 #: Runs of a case that repeats: all of them in `make test-long`, a part in CI.
 LONG = os.environ.get("EXECDRV_CASES") == "long"
+#: What `repeats` has decided, for the end of the run.
+REPEATED: list[str] = []
 
 
 def repeats(count: int) -> int:
-    """How often to repeat: `count`, or at CI size a twentieth of it, at least 10; printed."""
+    """How often to repeat: `count`, or at CI size a twentieth of it, at least 10; told at the end."""
     chosen = count if LONG else max(10, count // 20)
-    print(f"repeats: {chosen} of {count}")
+    case = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+    REPEATED.append(f"{case}: {chosen} of {count}")
     return chosen
 
 
