@@ -21,7 +21,7 @@ REPEATED: list[str] = []
 
 
 def repeats(count: int) -> int:
-    """How often to repeat: `count`, or at CI size a twentieth of it, at least 10; told at the end."""
+    """How often: `count`, or at CI size a twentieth of it, at least 10; told at the end."""
     chosen = count if LONG else max(10, count // 20)
     case = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
     REPEATED.append(f"{case}: {chosen} of {count}")
