@@ -37,13 +37,13 @@ from execdrv.state import Registry, new_id
 from execdrv.supervisor.launch import (
     Collect,
     Launch,
-    StreamKind,
     close_all,
     open_descriptors,
     own_rlimits,
     stdio_or_null,
 )
 from execdrv.supervisor.launcher import Launcher, ServerLauncher
+from execdrv.units import parse_bytes
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -144,7 +144,7 @@ class Host:
         stdin: Stream = None,
         stdout: Stream = 1,
         stderr: Stream = 2,
-        capture: int | None = None,
+        capture: int | str | None = None,
         **fields: Any,
     ) -> Container:
         """A container whose steps the caller takes: create, isolate, limit, start.
@@ -152,13 +152,15 @@ class Host:
         Args:
             driver, argv_or_spec, fields: as `run`.
             stdin, stdout, stderr: a descriptor or file that the job gets; None: /dev/null.
-            capture: keep that many bytes of stdout and of stderr for the Exit, drop the rest.
+            capture: keep that many bytes (or "1M") of stdout and of stderr for the Exit, drop the
+                rest.
         """
         spec = make_spec(argv_or_spec, fields)
+        if capture is not None:
+            capture = parse_bytes(capture, field="capture", minimum=0)
         ref = driver if isinstance(driver, DriverRef) else DriverRef(target=driver)
         rootfs, shared, lock_fd = self._find_root(spec)
         streams = [_descriptor(stdin), _descriptor(stdout), _descriptor(stderr)]
-        captured: StreamKind = "fd" if capture is None else "capture"
         launch = Launch(
             root=self.registry.root,
             id=value_or(spec.name, new_id()),
@@ -169,8 +171,6 @@ class Host:
             rootfs=rootfs,
             shared_root=shared,
             capture_bytes=capture or 0,
-            stdout=captured,
-            stderr=captured,
             rlimits=own_rlimits(),
             affinity=tuple(sorted(os.sched_getaffinity(0))),
             deadline_s=self.deadline_s,
@@ -179,7 +179,7 @@ class Host:
             if lock_fd is not None:
                 opened.callback(os.close, lock_fd)
             stdio = [
-                None if captured == "capture" and number > 0 else _open_stream(fd, opened)
+                None if capture is not None and number > 0 else _open_stream(fd, opened)
                 for number, fd in enumerate(streams)
             ]
             fds = open_descriptors(spec, rootfs, stdio)

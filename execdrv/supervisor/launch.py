@@ -9,16 +9,12 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Sequence
-from typing import Literal
 
 import attrs
 
 from execdrv.driver import DriverRef
 from execdrv.errors import SpecError
-from execdrv.spec import RLIMITS, UNSET, ContainerSpec
-
-#: A stream of the job: a descriptor of the caller's, or kept by the supervisor.
-StreamKind = Literal["fd", "capture"]
+from execdrv.spec import RLIMITS, ContainerSpec
 
 
 @attrs.frozen(kw_only=True)
@@ -39,10 +35,8 @@ class Launch:
     rootfs: bytes
     #: Whether the root file system is one of the shared cache.
     shared_root: bool
-    #: Most bytes to keep of each captured stream.
+    #: Most bytes to keep of stdout and of stderr, where no descriptor of that name travels.
     capture_bytes: int = 0
-    stdout: StreamKind = "fd"
-    stderr: StreamKind = "fd"
     #: The caller's rlimits: name -> soft and hard, None for unlimited.
     rlimits: dict[str, tuple[int | None, int | None]]
     #: Cpus the caller may run on.
@@ -140,8 +134,3 @@ def stdio_or_null(fd: int) -> int:
     except OSError:
         return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     return fd
-
-
-def asked_name(spec: ContainerSpec) -> str | None:
-    """The name that was asked, or None."""
-    return None if spec.name is UNSET else spec.name

@@ -81,6 +81,8 @@ def run_supervisor(
     status = 1
     try:
         leave_surroundings({*fds.values(), starter.fileno(), memfd})
+        # A fork server may have been started when its caller had other cpus.
+        os.sched_setaffinity(0, launch.affinity)
         Supervisor(launch, fds, starter=starter, memfd=memfd).serve()
         status = 0
     except BaseException:

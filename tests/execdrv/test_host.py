@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import select
 import shutil
 import signal
@@ -218,6 +219,24 @@ def test_eight_threads_at_once(host: Host, R: Path) -> None:
     assert sorted(codes) == sorted(list(range(8)) * 4)  # type: ignore[type-var]
 
 
+def test_the_callers_cpus_and_rlimits_reach_the_job(host: Host, R: Path) -> None:
+    """Also where the fork server was started with others."""
+    host.run("native", ["true"], rootfs=R)
+    cpus, nofile = os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_NOFILE)
+    one = min(cpus)
+    try:
+        os.sched_setaffinity(0, {one})
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, nofile[1]))
+        with host.start("native", ["sleep", "60"], rootfs=R) as container:
+            job = container.inspect()["job"]["pid"]
+            assert os.sched_getaffinity(job) == {one}
+            # The soft limit is at most 1024; a hard one is the caller's.
+            assert resource.prlimit(job, resource.RLIMIT_NOFILE)[1] == nofile[1]
+    finally:
+        os.sched_setaffinity(0, cpus)
+        resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
+
+
 def test_no_child_of_ours_meets_the_callers_wait(host: Host, R: Path) -> None:
     host.run("native", ["true"], rootfs=R)
     with pytest.raises(ChildProcessError):
@@ -428,6 +447,8 @@ def test_a_record_round_trips_through_inspect(host: Host, R: Path) -> None:
         ({"rootfs": "/etc/passwd"}, "/etc/passwd"),
         ({"pass_fds": [77]}, "77"),
         ({"stdin": 78}, "78"),
+        ({"capture": -1}, "capture"),
+        ({"capture": "many"}, "many"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(
