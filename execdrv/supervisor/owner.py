@@ -33,7 +33,6 @@ from execdrv.errors import (
     OperationError,
     StateError,
 )
-from execdrv.init import Exited
 from execdrv.init.link import InitLink
 from execdrv.limits import Limits, Receipt
 from execdrv.linux import cgroups, procfs
@@ -309,7 +308,11 @@ class Owner:
         exited = link.exited if link is not None else None
         self._end_tree()
         oom_kills = stats.oom_kills if stats is not None else 0
-        code, signum, reason = self._judge(reason, exited, oom_kills=oom_kills)
+        code, signum, reason = judge(
+            reason,
+            exited=_split_status(exited.status) if exited is not None else self._ask_driver(),
+            oom_kills=oom_kills,
+        )
         cpu = stats.cpu_usage_us if stats is not None else None
         if cpu is None and exited is not None:
             cpu = exited.utime_us + exited.stime_us
@@ -330,34 +333,16 @@ class Owner:
         # The output goes to who waits; the record holds facts.
         self._update(state="stopped", exit=attrs.evolve(self.exit, stdout=b"", stderr=b""))
 
-    def _judge(
-        self, reason: ExitReason | None, exited: Exited | None, *, oom_kills: int
-    ) -> tuple[int | None, int | None, ExitReason]:
-        """Code, signal and reason: the init's word where there is one."""
-        if reason in ("timeout", "destroyed"):
-            return None, signal.SIGKILL, reason
-        if exited is not None:
-            code, signum = _split_status(exited.status)
-        elif self._watched is not None and self._watched.pid in self._reported:
-            code, signum = self._ask_driver(self._reported[self._watched.pid])
-        else:
-            code, signum = None, None
-        if signum == signal.SIGKILL and oom_kills:
-            return None, signum, "oom"
-        if code is not None:
-            return code, None, "exited"
-        if signum is not None:
-            return None, signum, "signaled"
-        # The init itself was ended: by the kernel for memory, or by somebody.
-        return None, (signal.SIGKILL if oom_kills else None), ("oom" if oom_kills else "lost")
-
-    def _ask_driver(self, status: int) -> tuple[int | None, int | None]:
+    def _ask_driver(self) -> tuple[int | None, int | None]:
+        """Code and signal from the watched process's status, where no init of ours reports."""
         link = self.link
-        if link is not None and link.job is not None:
-            # Below our init only its word counts: the watched process's status is not the job's.
+        status = self._reported.get(self._watched.pid) if self._watched is not None else None
+        # Below our init only its word counts: the watched process's status is not the job's.
+        below_init = link is not None and link.job is not None
+        if status is None or below_init or self._box is None:
             return None, None
         try:
-            return self._driver.exit_of(self._box, status)  # type: ignore[arg-type]
+            return self._driver.exit_of(self._box, status)
         except ExecdrvError:
             return None, None
 
@@ -555,6 +540,27 @@ class Owner:
         directory.close()
         self._release_lease()
         self._directory = None
+
+
+def judge(
+    reason: ExitReason | None, *, exited: tuple[int | None, int | None], oom_kills: int
+) -> tuple[int | None, int | None, ExitReason]:
+    """Code, signal and reason of an end.
+
+    Args:
+        reason: why the host ended it; None: it ended by itself.
+        exited: code and signal of the job; both None: nobody could tell.
+        oom_kills: processes killed for memory.
+    """
+    code, signum = exited
+    if reason is not None:
+        return None, signal.SIGKILL, reason
+    if code is not None:
+        return code, None, "exited"
+    if oom_kills and signum in (None, signal.SIGKILL):
+        # None: the kernel ended the init itself.
+        return None, signal.SIGKILL, "oom"
+    return (None, signum, "signaled") if signum is not None else (None, None, "lost")
 
 
 def _split_status(status: int) -> tuple[int | None, int | None]:
