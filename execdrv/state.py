@@ -180,7 +180,7 @@ def default_root() -> str:
     return os.path.join(os.path.abspath(runtime), "execdrv")
 
 
-def _open_private_directory(path: str | bytes, *, dir_fd: int | None = None) -> int:
+def _make_private_directory(path: str | bytes, *, dir_fd: int | None = None) -> int:
     """Open a directory that only we can write to, making it where it is missing.
 
     Raises:
@@ -188,6 +188,16 @@ def _open_private_directory(path: str | bytes, *, dir_fd: int | None = None) -> 
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700, dir_fd=dir_fd)
+    return _open_private_directory(path, dir_fd=dir_fd)
+
+
+def _open_private_directory(path: str | bytes, *, dir_fd: int | None = None) -> int:
+    """Open a directory that only we can write to.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        UsageError: it is a link, no directory, or open to others.
+    """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, dir_fd=dir_fd)
@@ -346,15 +356,38 @@ class Registry:
         try:
             parent = os.path.dirname(self.root)
             os.makedirs(parent, mode=0o755, exist_ok=True)
-            fd = _open_private_directory(self.root)
+            fd = _make_private_directory(self.root)
             try:
-                os.close(_open_private_directory("containers", dir_fd=fd))
+                os.close(_make_private_directory("containers", dir_fd=fd))
             finally:
                 os.close(fd)
         except OSError as error:
             raise CreateError(
                 f"cannot make the state directory {self.root!r}: {error.strerror}"
             ) from error
+
+    def _check(self) -> bool:
+        """Whether there is a state directory; a record that others could write is never believed.
+
+        It names code that would run: the driver's.
+
+        Raises:
+            UsageError: it is not ours alone.
+        """
+        try:
+            fd = _open_private_directory(self.root)
+            try:
+                os.close(_open_private_directory("containers", dir_fd=fd))
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return False
+        except PermissionError as error:
+            raise UsageError(
+                f"cannot use the state directory {self.root!r}: it is another user's",
+                hint="give another with --root DIR",
+            ) from error
+        return True
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -400,7 +433,9 @@ class Registry:
 
         Raises:
             ContainerNotFoundError: there is none.
+            UsageError: the state directory is not ours alone.
         """
+        self._check()
         try:
             with self._locked():
                 return _lock_directory(self.path_of(check_name(container)), tries=LOCK_TRIES)
@@ -414,11 +449,12 @@ class Registry:
             ) from None
 
     def names(self) -> list[str]:
-        """The ids of all containers, lost and broken ones included, sorted."""
-        try:
-            return sorted(os.listdir(self.containers_path))
-        except FileNotFoundError:
-            return []
+        """The ids of all containers, lost and broken ones included, sorted.
+
+        Raises:
+            UsageError: the state directory is not ours alone.
+        """
+        return sorted(os.listdir(self.containers_path)) if self._check() else []
 
     def entries(self) -> list[Entry]:
         """All containers as they are now. Changes nothing."""
@@ -426,7 +462,14 @@ class Registry:
         return [entry for entry in found if entry is not None]
 
     def entry(self, container: str) -> Entry | None:
-        """One container as it is now, or None if there is none."""
+        """One container as it is now, or None if there is none.
+
+        Raises:
+            UsageError: the state directory is not ours alone.
+        """
+        # A name from outside must not lead to a record outside of the state directory.
+        if not re.fullmatch(NAME_PATTERN, container) or not self._check():
+            return None
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(self.path_of(container), flags)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from casekit import Command, assert_unsupported, command_line, error_line, repeats, tree_hash
-from escapekit import USERS, Probes, flipping, offer, try_run, unchanged_programs
+from casekit import Command, assert_unsupported, error_line, repeats, tree_hash
+from escapekit import USERS, Probes, flipping, offer, try_run
 
 from execdrv import Host
-from execdrv.errors import ExecdrvError, IsolationError, SpecError
+from execdrv.errors import ExecdrvError, IsolationError, SpecError, UsageError
 from execdrv.spec import Bind, Tmpfs
 
 
@@ -105,24 +106,26 @@ def test_e11_nothing_is_mounted_over_proc(
 # --- E12, E18 ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
-@pytest.mark.parametrize(
-    "target", ["absolute", "relative", "/tmp/x", "sys", "/proc/self/root", "."]
-)
 def test_e12_e18_proc_sys_and_dev_must_not_be_links(
-    X: Command, R: Path, outside: Path, name: str, target: str, user: str
+    host: Host, X: Command, R: Path, outside: Path, driver: str, name: str
 ) -> None:
     (R / name).rename(R / "moved")
     up = "../" * (len(R.parts) + 3)
-    leads = {"absolute": str(outside), "relative": up + str(outside)[1:]}.get(target, target)
-    (R / name).symlink_to(leads)
-    before = tree_hash(R)
-    result = X("--user", user, "--", "sh", "-c", "echo ran")
+    for target in (str(outside), up + str(outside)[1:], "/tmp/x", "moved", "/proc/self/root", "."):
+        (R / name).symlink_to(target)
+        before = tree_hash(R)
+        for user in USERS:
+            with pytest.raises(ExecdrvError) as caught:
+                host.run(driver, ["true"], rootfs=R, user=user)
+            assert caught.value.exit_status == 125
+            assert f"/{name}" in str(caught.value) and "symlink" in str(caught.value)
+        assert tree_hash(R) == before
+        (R / name).unlink()
+    (R / name).symlink_to(outside)
+    result = X("--", "sh", "-c", "echo ran")
     assert (result.returncode, result.stdout) == (125, b""), result
-    line = error_line(result)
-    assert f"/{name}" in line and "symlink" in line
-    assert tree_hash(R) == before
+    assert f"/{name}" in error_line(result) and "symlink" in error_line(result)
 
 
 @pytest.mark.parametrize("name", ["proc", "dev"])
@@ -163,7 +166,7 @@ def test_e13_e14_a_target_that_a_sibling_swaps(
     probes: Probes,
     missing: bool,
 ) -> None:
-    """A volume of two jobs; `outside` says that nothing was made, and mountinfo that nothing hit."""
+    """A volume of two jobs; `outside` tells what was made there, mountinfo what was mounted."""
     volume = tmp_path / "volume"
     (volume / "a/b").mkdir(parents=True)
     (volume / "swap").symlink_to(outside)
@@ -314,29 +317,30 @@ def test_e22_the_trap_works(trapped: Path) -> None:
         (trapped / "MARK").unlink()
 
 
-RUNS = (
-    ("by name", ("--user", "joe"), ("true",), 0),
-    ("by name and group", ("--user", "joe:team", "--groups", "team"), ("id",), 0),
-    ("odd words", ("--user", "joe"), ("printf", b"\xff\xc3\xa9", "\u20ac"), 0),
-    ("missing", ("--user", "joe"), ("nosuch\u20ac",), 127),
-    ("no program", ("--user", "joe"), ("/etc/passwd",), 126),
-    ("no name", ("--user", "jane"), ("true",), 125),
-    ("no directory", ("--workdir", "/none\u20ac"), ("true",), 125),
+#: Options, command and status: everything that is looked up late.
+RUNS: tuple[tuple[tuple[str, ...], tuple[Any, ...], int], ...] = (
+    (("--user", "joe"), ("true",), 0),
+    (("--user", "joe:team", "--groups", "team"), ("id",), 0),
+    (("--user", "joe"), ("printf", b"\xff\xc3\xa9", "\u20ac"), 0),
+    (("--user", "joe"), ("nosuch\u20ac",), 127),
+    (("--user", "joe"), ("/etc/passwd",), 126),
+    (("--user", "jane"), ("true",), 125),
+    (("--workdir", "/none\u20ac"), ("true",), 125),
 )
 
 
-@pytest.mark.parametrize(("said", "options", "command", "status"), RUNS, ids=[r[0] for r in RUNS])
 def test_e22_no_code_of_the_root_is_loaded(
-    X: Command, host: Host, trapped: Path, driver: str, said: str,
-    options: tuple[str, ...], command: tuple[Any, ...], status: int,
-) -> None:  # fmt: skip
+    X: Command, host: Host, trapped: Path, driver: str
+) -> None:
     machine = os.path.exists("/MARK")
-    # Directly in the root, so that the mark would stay.
-    result = X("--root-mode", "direct", *options, "--", *command)
-    assert result.returncode == status, result
-    fields = {"by name": {"user": "joe"}, "by name and group": {"user": "joe:team"}}.get(said)
-    if fields is not None:
-        assert host.run(driver, ["true"], rootfs=trapped, root_mode="direct", **fields).code == 0
+    for options, command, status in RUNS:
+        # Directly in the root, so that the mark would stay.
+        result = X("--root-mode", "direct", *options, "--", *command)
+        assert result.returncode == status, result
+        assert not (trapped / "MARK").exists(), command
+    for user in ("joe", "joe:team", "1000"):
+        exit_ = host.run(driver, ["true"], rootfs=trapped, root_mode="direct", user=user)
+        assert exit_.code == 0
     assert not (trapped / "MARK").exists()
     assert os.path.exists("/MARK") == machine
 
@@ -346,8 +350,8 @@ def test_e22_no_code_of_the_root_is_loaded(
 HELPERS = (
     *("mount", "umount", "ip", "ifconfig", "nft", "iptables", "modprobe", "losetup", "mkfs", "tar"),
     *("newuidmap", "newgidmap", "lxc-start", "lxc-execute", "lxc-user-nic", "lxc-attach", "runc"),
-    *("unshare", "nsenter", "chroot", "setpriv", "capsh", "su", "sudo", "id", "getent", "systemd-run"),
-    *("gcc", "cc", "ld", "ldd", "ldconfig", "sh", "bash", "python3", "python", "uname", "busctl"),
+    *("unshare", "nsenter", "chroot", "setpriv", "capsh", "su", "sudo", "id", "getent", "ldd"),
+    *("gcc", "cc", "ld", "systemd-run", "sh", "bash", "python3", "python", "uname", "busctl"),
 )  # fmt: skip
 
 
@@ -408,7 +412,7 @@ def test_e25_state_is_closed_to_others(host: Host, R: Path, state: Path, driver:
 
 @pytest.mark.parametrize("kind", ["owned by another", "open to others", "link", "file"])
 def test_e25_a_state_directory_of_anothers_making_is_refused(
-    X: Command, R: Path, state: Path, tmp_path: Path, outside: Path, kind: str
+    X: Command, R: Path, state: Path, tmp_path: Path, outside: Path, driver: str, kind: str
 ) -> None:
     if kind == "link":
         state.symlink_to(outside)
@@ -428,11 +432,20 @@ def test_e25_a_state_directory_of_anothers_making_is_refused(
     result = X("--name", "mine", "--", "sh", "-c", "echo ran")
     assert (result.returncode, result.stdout) == (125, b""), result
     assert str(state) in error_line(result)
-    for words in (("ps",), ("gc",), ("inspect", "mine"), ("destroy", "mine")):
-        other = execdrv(*words)
-        assert other.returncode == 125, (words, other)
-        assert b"Traceback" not in other.stderr and os.fsencode(state) in other.stderr
+    listed = execdrv("ps")
+    assert listed.returncode == 125 and os.fsencode(state) in listed.stderr, listed
+    # Nor is anything read there: a record names the code that would clean up.
+    with Host(root=str(state)) as host:
+        run = partial(host.run, driver, ["true"], rootfs=R)
+        one = [partial(operation, "mine") for operation in (host.get, host.destroy)]
+        for operation in (run, host.containers, host.gc, *one):
+            with pytest.raises(UsageError) as caught:
+                operation()
+            assert str(state) in str(caught.value)
     assert sorted(str(path) for path in tmp_path.rglob("*") if R not in path.parents) == before
+    # CLEAN looks for containers there.
+    if not state.is_symlink() and state.is_dir():
+        shutil.rmtree(state)
 
 
 class Bomb:
@@ -461,7 +474,8 @@ def test_e25_no_record_is_code(
     listed = execdrv("ps", "--json")
     assert listed.returncode == 0 and b"broken" in listed.stdout, listed
     inspected = execdrv("inspect", "broken")
-    assert inspected.returncode == 125 and b"Traceback" not in inspected.stderr, inspected
+    assert b"cannot read the record" in inspected.stdout + inspected.stderr, inspected
+    assert b"Traceback" not in inspected.stderr
     assert execdrv("destroy", "broken").returncode == 0
     assert not broken.exists()
     assert not marker.exists()
@@ -524,7 +538,7 @@ def test_e26_names_lead_nowhere(
             assert caught.value.exit_status == 125
             assert repr(value) in str(caught.value)
         option = "--" + kind.replace("_", "-")
-        for value in (NAMES if kind == "name" else PARENTS)[:4]:
+        for value in (NAMES if kind == "name" else PARENTS)[2:4]:
             result = X(f"{option}={value}", "--", "true")
             assert result.returncode == 125, result
             assert repr(value) in error_line(result)
@@ -533,19 +547,22 @@ def test_e26_names_lead_nowhere(
         assert other.state == "running"
 
 
-@pytest.mark.parametrize("words", [("inspect",), ("destroy",)])
 def test_e26_other_commands_take_no_path_for_a_name(
-    host: Host, R: Path, state: Path, tmp_path: Path, driver: str, words: tuple[str, ...]
+    host: Host, R: Path, state: Path, tmp_path: Path, driver: str
 ) -> None:
     assert host.run(driver, ["true"], rootfs=R).code == 0
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "lock").touch()
     (victim / "record").write_text("{}")
-    for name in ("../../victim", str(victim), "..", ".", "../containers", "a\nb"):
-        result = execdrv(*words, "--", name)
-        assert result.returncode == 125, (name, result)
-        assert b"Traceback" not in result.stderr
+    for name in ("../../victim", str(victim), "..", ".", "../containers", "a\nb", ""):
+        for operation in (host.get, host.destroy):
+            with pytest.raises(ExecdrvError) as caught:
+                operation(name)
+            assert caught.value.exit_status == 125
+    for command in ("inspect", "destroy"):
+        result = execdrv(command, "../../victim")
+        assert result.returncode == 125 and b"Traceback" not in result.stderr, result
     assert sorted(os.listdir(victim)) == ["lock", "record"]
 
 
@@ -580,9 +597,10 @@ def test_e27_no_line_gets_into_a_configuration(
     marker = tmp_path / "marker"
     line = f"h\nlxc.hook.pre-start = /bin/touch {marker}"
     for value in (line, line.replace("\n", "\r"), "h\tx", "h = x", "h\\n", "h#x"):
-        result = X("--hostname", value, "--", "true")
-        assert result.returncode == 125, result
-        assert "hostname" in error_line(result)
+        with pytest.raises(SpecError, match="hostname"):
+            host.run(driver, ["true"], rootfs=R, hostname=value)
+    result = X("--hostname", line, "--", "true")
+    assert result.returncode == 125 and "hostname" in error_line(result), result
     exit_ = host.run(
         driver, ["sh", "-c", 'printf "%s\\n" "$A" "$1"', line, line], rootfs=R, env={"A": line},
         capture=10_000,
@@ -613,7 +631,7 @@ def test_e27_liblxc_gets_one_line_a_value_and_reads_it_back(driver: str, tmp_pat
 
     load()
     for value in ("h\nlxc.hook.pre-start = /bin/true", "h\r", "h\0", "\x1b"):
-        with pytest.raises(IsolationError, match="lxc.uts.name"):
+        with pytest.raises(IsolationError, match=r"lxc\.uts\.name"):
             Item("lxc.uts.name", value)
     container = make_container("e27", str(tmp_path), [Item("lxc.uts.name", "h.x_y-1")])
     assert container.get_config_item("lxc.uts.name") == "h.x_y-1"

@@ -296,6 +296,16 @@ def mount_table() -> str:
     return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
 
 
+def boxes_of(driver: type[Driver], *, rootfs: Path, scratch: Path) -> Boxes:
+    """A driver on a root, for jobs of any user; skips where it can't work at all."""
+    obstacle = driver().availability()
+    if obstacle is not None:
+        pytest.skip(f"{driver.name}: {obstacle}")
+    for directory in (scratch, *scratch.parents[:2]):
+        directory.chmod(directory.stat().st_mode | 0o111)
+    return Boxes(driver=driver, rootfs=rootfs, scratch=scratch)
+
+
 def make_rootfs(path: Path) -> Path:
     """A tiny root: a static busybox and its applets, the usual directories, no device nodes."""
     busybox = shutil.which("busybox")
@@ -380,4 +390,5 @@ def _names_a_loader(path: str) -> bool:
     return any(int.from_bytes(header[:4], "little") == 3 for header in headers)
 
 
-__all__ = ["Boxes", "Result", "Running", "enter_stand_in", "in_fork", "make_rootfs", "mount_table"]
+__all__ = ["Boxes", "Result", "Running", "boxes_of"]
+__all__ += ["enter_stand_in", "in_fork", "make_rootfs", "mount_table"]

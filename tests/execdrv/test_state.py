@@ -249,6 +249,30 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
         Registry(str(foreign)).open()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory away")
+def test_records_of_another_user_are_not_read(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    (foreign / "containers/c").mkdir(parents=True)
+    for name in (".", "containers", "containers/c"):
+        (foreign / name).chmod(0o700)
+        os.chown(foreign / name, 1000, 1000)
+    registry = Registry(str(foreign))
+    for look in (registry.names, registry.entries, lambda: registry.entry("c")):
+        with pytest.raises(UsageError, match="not ours alone"):
+            look()
+    with pytest.raises(UsageError, match="not ours alone"):
+        registry.adopt("c")
+    assert os.listdir(foreign) == ["containers"]
+
+
+def test_no_name_leads_out_of_the_state_directory(registry: Registry, tmp_path: Path) -> None:
+    registry.open()
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o700)
+    for name in ("../../outside", str(outside), "..", ""):
+        assert registry.entry(name) is None
+
+
 def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CreateError, match="state directory"):

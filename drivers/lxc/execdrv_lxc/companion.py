@@ -41,8 +41,10 @@ from execdrv.linux.mounts import INERT, Cover, NewFs, Protect, explain, make_cov
 from execdrv.linux.syscalls import (
     AT_RECURSIVE,
     AT_SYMLINK_NOFOLLOW,
+    CLONE_FILES,
     CLONE_NEWCGROUP,
     CLONE_NEWNS,
+    CLONE_PARENT,
     MNT_DETACH,
     MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
@@ -60,9 +62,6 @@ from execdrv.linux.syscalls import (
 )
 from execdrv_lxc.view import View
 
-# clone(2)
-_CLONE_FILES: Final = 0x400
-_CLONE_PARENT: Final = 0x8000
 #: How long the companion may take for a step that needs no more than a few milliseconds.
 STEP_TIMEOUT_S: Final = 20.0
 #: A report is shorter than what a pipe takes in one piece (PIPE_BUF).
@@ -102,7 +101,7 @@ def start_companion(task: Task) -> Companion:
     """Step 1."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     monitor = os.getpid()
-    pid = clone(_CLONE_FILES | _CLONE_PARENT)
+    pid = clone(CLONE_FILES | CLONE_PARENT)
     if pid == 0:
         _run(task, write_end, monitor=monitor)
     return Companion(hello=read_end, pid=pid)

@@ -23,16 +23,11 @@ from execdrv.errors import CleanupError, IsolationError, StartError
 from execdrv.limits import Limits, Receipt
 from execdrv.linux import cgroups
 from execdrv.linux.capabilities import CONTAINER_CAPABILITIES
-from execdrv.linux.mounts import clone_tree, explain
+from execdrv.linux.layer import clone_bind, clone_root, layer_attributes
+from execdrv.linux.mounts import explain
 from execdrv.linux.procfs import ProcessId, detect_process, list_children, open_pidfd
 from execdrv.linux.spawn import spawn
-from execdrv.linux.syscalls import (
-    CLONE_NEWNS,
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
-)
+from execdrv.linux.syscalls import CLONE_NEWNS
 from execdrv.spec import value_or
 from execdrv.version import VERSION
 from execdrv_lxc import binding, log
@@ -187,12 +182,6 @@ def _prepare_walls(
 ) -> Walls:
     """Open all that the monitor needs."""
     binds = value_or(box.spec.binds, ())
-    on_root = MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if box.root_mode == "read-only" else 0)
-    bind_trees = []
-    for bind, source in zip(binds, box.bind_sources, strict=True):
-        on_bind = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
-        on_bind |= MOUNT_ATTR_RDONLY if bind.read_only else 0
-        bind_trees.append(_own(opened, clone_tree(source, attributes=on_bind, recursive=True)))
     return Walls(
         memfd=init.memfd,
         gate=init.gate_fd,
@@ -203,11 +192,13 @@ def _prepare_walls(
         orders=companion.orders,
         reports=companion.reports,
         procs_fds=tuple(_own(opened, fd) for fd in group.procs_fds()),
-        # The root is one file system: what the machine has mounted below it stays there.
-        root_tree=_own(opened, clone_tree(box.root, attributes=on_root, recursive=False)),
-        bind_trees=tuple(bind_trees),
+        root_tree=_own(opened, clone_root(box.root, read_only=box.root_mode == "read-only")),
+        bind_trees=tuple(
+            _own(opened, clone_bind(source, read_only=bind.read_only))
+            for bind, source in zip(binds, box.bind_sources, strict=True)
+        ),
         private=box.root_mode == "private",
-        attributes=MOUNT_ATTR_NODEV | _inherited_attributes(box.root),
+        attributes=layer_attributes(box.root),
         view=plan_view(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds, root_mode=box.root_mode),
     )
 
@@ -215,14 +206,6 @@ def _prepare_walls(
 def _own(opened: contextlib.ExitStack, fd: int) -> int:
     opened.callback(os.close, fd)
     return fd
-
-
-def _inherited_attributes(root: int) -> int:
-    """What the layer above must keep of the root's mount, which a copy has by itself."""
-    flags = os.fstatvfs(root).f_flag
-    return (MOUNT_ATTR_NOSUID if flags & os.ST_NOSUID else 0) | (
-        MOUNT_ATTR_NOEXEC if flags & os.ST_NOEXEC else 0
-    )
 
 
 # --- the end -----------------------------------------------------------------------------------

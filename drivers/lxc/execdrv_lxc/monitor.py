@@ -20,38 +20,27 @@ The monitor dies with the supervisor, the init with the monitor.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import gc
 import os
 import signal
-import stat
-from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 import attrs
 
 from execdrv.driver import Box
-from execdrv.errors import IsolationError
-from execdrv.linux.mounts import apply_steps, clone_tree, explain, make_fs
+from execdrv.linux.layer import enter_root, explained, make_layer, make_scratch
+from execdrv.linux.mounts import apply_steps, clone_tree
 from execdrv.linux.spawn import arrange_fds, end_report
 from execdrv.linux.syscalls import (
     CLONE_NEWCGROUP,
-    CLONE_NEWNS,
-    MNT_DETACH,
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOSUID,
     MS_PRIVATE,
     MS_REC,
     PR_SET_PDEATHSIG,
     mount,
-    mount_id,
     mount_setattr,
     move_mount,
-    pivot_root,
     prctl,
     setns,
-    umount2,
 )
 from execdrv_lxc import binding
 from execdrv_lxc.companion import Task, receive_namespace, start_companion
@@ -80,7 +69,7 @@ class Walls:
     reports: int
     #: A cgroup.procs of each hierarchy.
     procs_fds: tuple[int, ...]
-    #: A copy of the root's mount (execdrv.linux.mounts.clone_tree), and of each bind's source.
+    #: A copy of the root's mount (execdrv.linux.layer.clone_root), and of each bind's source.
     root_tree: int
     bind_trees: tuple[int, ...]
     #: Whether writes go to a layer that ends with the container, and the root stays as it is.
@@ -118,12 +107,12 @@ def run_monitor(walls: Walls, box: Box, *, supervisor: int, lxcpath: str) -> NoR
         )
     )
     # Meanwhile: to join a group takes as long as the kernel's readers of it do.
-    with _doing("prepare the root for liblxc"):
+    with explained("prepare the root for liblxc"):
         scratch = _build_roots(walls, box.directory, lxcpath)
-        _enter_root(scratch)
+        enter_root(scratch)
     container = binding.make_container(box.kernel_name, lxcpath, plan_items(box, log_fd=walls.log))
     cgroup_namespace = receive_namespace(companion)
-    with _doing("enter the container's cgroup namespace"):
+    with explained("enter the container's cgroup namespace"):
         setns(cgroup_namespace, CLONE_NEWCGROUP)
     for number, fd in enumerate(walls.stdio):
         os.dup2(fd, number)
@@ -164,14 +153,6 @@ def _arrange(walls: Walls) -> Walls:
     return attrs.evolve(walls, **moved)
 
 
-@contextlib.contextmanager
-def _doing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise IsolationError(f"cannot {what}: {explain(error)}", errno=error.errno) from error
-
-
 # --- the container's root, and the monitor's ---------------------------------------------------
 
 
@@ -184,16 +165,15 @@ def _build_roots(walls: Walls, directory: bytes, lxcpath: str) -> int:
     """
     # Before anything else: where the machine's root is shared, our mounts would show there.
     mount(None, b"/", flags=MS_REC | MS_PRIVATE)
-    scratch = make_fs(b"tmpfs", ((b"mode", b"700"),), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    move_mount(scratch, place)
-    os.close(place)
+    scratch = make_scratch(directory)
     for name in (*_PLACES, ROOT[1:].encode(), lxcpath[1:].encode()):
         os.mkdir(name, 0o755, dir_fd=scratch)
     proc = os.open(b"/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     proc_tree = clone_tree(proc, attributes=0, recursive=False)
     move_mount(proc_tree, scratch, b"proc")
-    root = _make_layer(scratch, walls) if walls.private else walls.root_tree
+    root = walls.root_tree
+    if walls.private:
+        root = make_layer(scratch, below=root, attributes=walls.attributes)
     move_mount(root, scratch, ROOT[1:].encode())
     apply_steps(
         walls.view.steps,
@@ -206,55 +186,3 @@ def _build_roots(walls: Walls, directory: bytes, lxcpath: str) -> int:
     for fd in {proc, proc_tree, root, walls.root_tree, *walls.bind_trees}:
         os.close(fd)
     return scratch
-
-
-def _make_layer(scratch: int, walls: Walls) -> int:
-    """An overlay over the root, mounted nowhere yet.
-
-    Linux 5.14 to 6.14 want its lower layer mounted in the current mount namespace, hence the
-    way by a directory. The names are our own and relative, so that no name of the machine can
-    be mistaken for an option, nor be read in the container's mountinfo.
-    """
-    for name in (b"lower", b"upper", b"work"):
-        os.mkdir(name, 0o700, dir_fd=scratch)
-    move_mount(walls.root_tree, scratch, b"lower")
-    # The upper directory is what the job sees as /.
-    below = os.fstat(walls.root_tree)
-    os.chown(b"upper", below.st_uid, below.st_gid, dir_fd=scratch)
-    os.chmod(b"upper", stat.S_IMODE(below.st_mode), dir_fd=scratch)
-    os.utime(b"upper", ns=(below.st_atime_ns, below.st_mtime_ns), dir_fd=scratch)
-    os.fchdir(scratch)
-    layers = ((b"lowerdir", b"lower"), (b"upperdir", b"upper"), (b"workdir", b"work"))
-    return make_fs(b"overlay", layers, walls.attributes)
-
-
-def _enter_root(root: int) -> None:
-    """Make `root` the root of this mount namespace, and detach all that was there before.
-
-    Entering the namespace anew leads to its own root: if that is another, this process ran in a
-    chroot, and the machine's root would be left below.
-    """
-    namespace = os.open(b"/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    os.fchdir(root)
-    try:
-        pivot_root(b".", b".")
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            raise _no_pivot() from error
-        raise
-    umount2(b".", MNT_DETACH)
-    setns(namespace, CLONE_NEWNS)
-    os.close(namespace)
-    reached = os.open(b"/", os.O_PATH | os.O_CLOEXEC)
-    if mount_id(reached) != mount_id(root):
-        raise _no_pivot()
-    os.close(reached)
-    os.chdir(b"/")
-
-
-def _no_pivot() -> IsolationError:
-    return IsolationError(
-        "cannot change the root: execdrv's own root is no mount point that can be exchanged "
-        "(a chroot, or the initramfs)",
-        hint="run execdrv outside of the chroot, or move the root to a mounted file system first",
-    )

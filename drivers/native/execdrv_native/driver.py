@@ -15,16 +15,15 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Final
 
+import attrs
+
 from execdrv.driver import Box, Defaults, Driver, Isolated, Refusal
-from execdrv.errors import CleanupError, ExecdrvError, IsolationError, StartError
+from execdrv.errors import CleanupError, IsolationError, StartError
 from execdrv.limits import Limits, Receipt
-from execdrv.linux import cgroups, obstacle
-from execdrv.linux.capabilities import (
-    CONTAINER_CAPABILITIES,
-    capability_mask,
-    capability_names,
-)
-from execdrv.linux.mounts import clone_tree, explain
+from execdrv.linux import cgroups, check, obstacle
+from execdrv.linux.capabilities import CONTAINER_CAPABILITIES
+from execdrv.linux.layer import clone_bind, clone_root, layer_attributes
+from execdrv.linux.mounts import explain
 from execdrv.linux.procfs import ProcessId, detect_process, open_pidfd
 from execdrv.linux.spawn import exec_init, spawn
 from execdrv.linux.syscalls import (
@@ -33,12 +32,7 @@ from execdrv.linux.syscalls import (
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUTS,
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
 )
-from execdrv.linux.target import find_problems
 from execdrv.linux.view import plan_mounts
 from execdrv.spec import UNSET, value_or
 from execdrv.version import VERSION
@@ -74,13 +68,8 @@ class NativeDriver(Driver):
         found = self.availability() or obstacle.detect_root_obstacle()
         if found is not None:
             return [Refusal(message=f"cannot run a native container: {found}")]
-        layout = cgroups.detect_layout()
-        return [
-            *_check_root(box),
-            *_check_mounts(box),
-            *_check_capabilities(box, layout),
-            *_check_groups(box, layout),
-        ]
+        problems = _list_problems(box)
+        return [*_check_modes(box), *(Refusal(**attrs.asdict(problem)) for problem in problems)]
 
     def create(self, box: Box) -> None:
         """Nothing: all that a native container is made of ends with its processes."""
@@ -160,73 +149,34 @@ class NativeDriver(Driver):
 # --- check -------------------------------------------------------------------------------------
 
 
-def _check_root(box: Box) -> Iterable[Refusal]:
+def _check_modes(box: Box) -> Iterable[Refusal]:
     if box.root_mode not in ("private", "read-only", "direct"):
         message = f"cannot use root mode {box.root_mode!r}: the native driver has no such mode"
         yield Refusal(message=message, field="root_mode")
     if box.net not in ("none", "host"):
         message = f"cannot use network {box.net!r}: the native driver has none and host"
         yield Refusal(message=message, field="net")
-    if box.root_mode == "private" and not obstacle.detect_overlay():
-        yield Refusal(
-            message="cannot keep the root private: this machine's kernel has no overlay",
-            hint="load the module (modprobe overlay), or use --root-mode read-only",
-            field="root_mode",
-            guarantee="fs.write-private",
-        )
 
 
-def _check_mounts(box: Box) -> Iterable[Refusal]:
-    binds = value_or(box.spec.binds, ())
-    problems = find_problems(
-        plan_mounts(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds),
-        root=box.root,
-        sources=box.bind_sources,
-        root_is_own=box.root_mode == "private",
-    )
+def _list_problems(box: Box) -> list[check.Problem]:
+    layout = cgroups.detect_layout()
     return [
-        Refusal(message=problem.message, hint=problem.hint, field=problem.field)
-        for problem in problems
+        *check.check_overlay(box.root_mode),
+        *check.check_mounts(
+            tmpfs=value_or(box.spec.tmpfs, ()),
+            binds=value_or(box.spec.binds, ()),
+            root=box.root,
+            sources=box.bind_sources,
+            root_is_own=box.root_mode == "private",
+        ),
+        *check.check_bounding(box.process.bounding),
+        *check.check_node_making(box.process.bounding, layout=layout),
+        *check.check_groups(
+            layout,
+            box.spec.limits,
+            parent=None if box.spec.cgroup_parent is UNSET else box.spec.cgroup_parent,
+        ),
     ]
-
-
-def _check_capabilities(box: Box, layout: cgroups.Layout) -> Iterable[Refusal]:
-    lacking = box.process.bounding & ~obstacle.detect_bounding()
-    for name in capability_names(lacking):
-        yield Refusal(
-            message=f"cannot give capability {name}: execdrv does not have it itself",
-            hint=f"leave it out: --cap-drop {name}",
-            field="cap_add",
-            guarantee="cap.bounding",
-        )
-    makes_nodes = box.process.bounding & capability_mask(["MKNOD"])
-    if makes_nodes and not cgroups.devices_supported(layout):
-        yield Refusal(
-            message="cannot give capability MKNOD: this machine has no device control, so the "
-            "job could open its disks",
-            field="cap_add",
-            guarantee="dev.no-disk",
-        )
-
-
-def _check_groups(box: Box, layout: cgroups.Layout) -> Iterable[Refusal]:
-    problems = cgroups.check_limits(
-        layout,
-        box.spec.limits,
-        parent=None if box.spec.cgroup_parent is UNSET else box.spec.cgroup_parent,
-        devices=cgroups.devices_supported(layout),
-    )
-    return [_refusal_of(problem) for problem in problems]
-
-
-def _refusal_of(error: ExecdrvError) -> Refusal:
-    fields = error.fields()
-    return Refusal(
-        message=error.message,
-        hint=error.hint,
-        field=fields.get("field", ""),
-        guarantee=fields.get("guarantee", ""),
-    )
 
 
 # --- isolate -----------------------------------------------------------------------------------
@@ -240,32 +190,19 @@ def _prepare_walls(box: Box, group: cgroups.Group, opened: contextlib.ExitStack)
         return fd
 
     binds = value_or(box.spec.binds, ())
-    private = box.root_mode == "private"
-    on_root = MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if box.root_mode == "read-only" else 0)
-    trees = []
-    for bind, source in zip(binds, box.bind_sources, strict=True):
-        on_bind = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
-        on_bind |= MOUNT_ATTR_RDONLY if bind.read_only else 0
-        trees.append(own(clone_tree(source, attributes=on_bind, recursive=True)))
     return Walls(
         procs_fds=tuple(own(fd) for fd in group.procs_fds()),
         own_net=box.net == "none",
         hostname=box.hostname.encode(),
         directory=box.directory,
-        # The root is one file system: what the machine has mounted below it stays there.
-        root_tree=own(clone_tree(box.root, attributes=on_root, recursive=False)),
-        private=private,
-        attributes=MOUNT_ATTR_NODEV | _inherited_attributes(box.root),
+        root_tree=own(clone_root(box.root, read_only=box.root_mode == "read-only")),
+        private=box.root_mode == "private",
+        attributes=layer_attributes(box.root),
         steps=plan_mounts(tmpfs=value_or(box.spec.tmpfs, ()), binds=binds),
-        bind_trees=tuple(trees),
-    )
-
-
-def _inherited_attributes(root: int) -> int:
-    """What the layer above must keep of the root's mount, which a copy has by itself."""
-    flags = os.fstatvfs(root).f_flag
-    return (MOUNT_ATTR_NOSUID if flags & os.ST_NOSUID else 0) | (
-        MOUNT_ATTR_NOEXEC if flags & os.ST_NOEXEC else 0
+        bind_trees=tuple(
+            own(clone_bind(source, read_only=bind.read_only))
+            for bind, source in zip(binds, box.bind_sources, strict=True)
+        ),
     )
 
 

@@ -389,7 +389,7 @@ def fail_in(name: str) -> Callable[[pytest.MonkeyPatch], None]:
             "arrange": (monitor, "arrange_fds", broken),
             "root": (monitor, "_build_roots", broken),
             "root, killed": (monitor, "_build_roots", kill),
-            "pivot": (monitor, "_enter_root", broken),
+            "pivot": (monitor, "enter_root", broken),
             "companion": (companion, "_make_cgroup_namespace", broken),
             "companion, killed": (companion, "_make_cgroup_namespace", kill),
             "namespace": (monitor, "setns", broken),

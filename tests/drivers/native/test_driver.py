@@ -225,7 +225,7 @@ def test_a_chroot_that_is_a_mount_point_would_leave_the_old_root_and_is_refused(
 # --- failures and destroy ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["_set_loopback_up", "_join_groups", "_enter_root"])
+@pytest.mark.parametrize("where", ["_set_loopback_up", "_join_groups", "enter_root"])
 def test_a_failed_isolate_says_what_failed_and_leaves_no_process(boxes: Boxes, where: str) -> None:
     def first() -> None:
         import execdrv_native.child

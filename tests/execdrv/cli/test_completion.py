@@ -65,7 +65,8 @@ def test_bash_completes(cli: Any, tmp_path: Path, words: list[str], expected: se
     if shutil.which("bash") is None:
         pytest.skip("bash is not installed")
     # A container for `inspect`; only its name is looked at.
-    (cli.state / "containers" / "web").mkdir(parents=True)
+    for directory in (cli.state, cli.state / "containers", cli.state / "containers/web"):
+        directory.mkdir(mode=0o700)
     command = tmp_path / "bin" / "execdrv"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m execdrv "$@"\n')

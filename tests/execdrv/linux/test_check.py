@@ -70,7 +70,7 @@ def test_a_limit_without_controller_and_a_bad_parent_keep_their_guarantee_and_fi
     assert check.check_groups(layout, Limits(), parent=None) == []
     (problem,) = check.check_groups(layout, Limits(pids=5), parent=None)
     assert problem.message.startswith("cannot limit pids: ")
-    assert problem.guarantee == "limit.pids"
+    assert problem.guarantee == "pids.limit"
     (problem,) = check.check_groups(layout, Limits(), parent="../up")
     assert problem.field == "cgroup_parent"
 

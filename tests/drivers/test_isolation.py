@@ -1,4 +1,4 @@
-"""What a job of the native driver sees, and what is seen of it from the machine."""
+"""What a job of a driver with namespaces sees, and what is seen of it from the machine."""
 
 from __future__ import annotations
 
@@ -346,12 +346,12 @@ def test_nothing_is_loaded_from_the_root(boxes: Boxes) -> None:
 
 
 def _fail_after_pivot() -> None:
-    import execdrv_native.child
+    from execdrv.linux import layer
 
     def fail(fd: int) -> int:
         raise OSError(5, "Input/output error")
 
-    execdrv_native.child.mount_id = fail
+    layer.mount_id = fail
 
 
 def _tree(root: Path) -> list[tuple[str, int, int, int]]:
