@@ -32,8 +32,9 @@ from execdrv.errors import (
 )
 from execdrv.linux.leases import sweep_leases
 from execdrv.plugins import PluginFailure, PluginHost, list_entry_points, load_driver
+from execdrv.registry import Registry
 from execdrv.spec import UNSET, ContainerSpec, value_or
-from execdrv.state import Registry, new_id
+from execdrv.state import new_id
 from execdrv.supervisor.launch import (
     Collect,
     Launch,

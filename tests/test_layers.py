@@ -43,6 +43,7 @@ LAYERS = (
     ("execdrv.hookspecs",),
     ("execdrv.wire",),
     ("execdrv.state",),
+    ("execdrv.registry",),
     ("execdrv.plugins",),
     ("execdrv.dispatch",),
     ("execdrv.supervisor",),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from execdrv import wire
 from execdrv.cli.output import format_age, quoted, visible, write_json, write_out, write_table
-from execdrv.state import Entry, Registry
+from execdrv.registry import Registry
+from execdrv.state import Entry
 
 if TYPE_CHECKING:
     from argparse import Namespace

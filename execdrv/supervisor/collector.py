@@ -25,8 +25,9 @@ from execdrv.linux import cgroups, procfs
 from execdrv.linux.leases import LEASE_BASE, LEASE_COUNT, remove_lease
 from execdrv.linux.strays import Mark, end_strays, find_strays
 from execdrv.plugins import load_driver
+from execdrv.registry import Registry
 from execdrv.spec import value_or
-from execdrv.state import Record, Registry, kernel_name, read_boot_id
+from execdrv.state import Record, kernel_name, read_boot_id
 from execdrv.supervisor.connection import Peer
 from execdrv.supervisor.guard import call_destroy
 from execdrv.supervisor.launch import Collect

@@ -39,11 +39,10 @@ from execdrv.linux import cgroups, procfs
 from execdrv.linux.leases import LEASE_BASE, Lease, lease_id
 from execdrv.linux.procfs import ProcessId
 from execdrv.linux.strays import end_descendants
+from execdrv.registry import ContainerDirectory, Registry
 from execdrv.state import (
     TRANSITIONS,
-    ContainerDirectory,
     Record,
-    Registry,
     Root,
     State,
     next_state,

@@ -283,7 +283,8 @@ SECRETS = (
     *("/proc/dynamic_debug/control", "/proc/driver/rtc", "/proc/vmcore", "/proc/sysrq-trigger"),
     *("/sys/firmware/dmi/tables/DMI", "/sys/firmware/acpi/tables/DSDT", "/sys/kernel/vmcoreinfo"),
     *("/sys/class/powercap/intel-rapl:0/energy_uj", "/sys/kernel/debug/sched/debug"),
-    *("/sys/kernel/security/lsm", "/sys/kernel/notes", "/sys/power/state", "/sys/kernel/uevent_helper"),
+    *("/sys/kernel/security/lsm", "/sys/kernel/notes", "/sys/power/state"),
+    "/sys/kernel/uevent_helper",
     *("/dev/mem", "/dev/kmsg", "/dev/port", "/dev/kvm", "/dev/snapshot"),
 )  # fmt: skip
 

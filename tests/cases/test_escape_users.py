@@ -21,7 +21,7 @@ from casekit import Command, command_line, error_line, wait_until
 from escapekit import USERS, Inside, Probes, Report, install, offer, parse
 
 from execdrv import Host
-from execdrv.errors import ExecdrvError, SpecError
+from execdrv.errors import CommandNotExecutableError, ExecdrvError, SpecError
 from execdrv.linux.capabilities import CAPABILITIES, CONTAINER_CAPABILITIES
 from execdrv.spec import Bind
 
@@ -94,15 +94,28 @@ def test_e31_the_callers_inheritable_set_is_not_passed_on(
 def test_e31_file_capabilities_give_nothing(
     inside: Inside, R: Path, probes: Probes, driver: str, user: str
 ) -> None:
-    # vfs_cap_data of capabilities(7), revision 2: effective, every capability in both sets.
-    words = array.array("I", [0x02000001, *[0xFFFFFFFF] * 4])
-    file = R / install(probes, "ids", R)[1:]
+    # vfs_cap_data of capabilities(7), revision 2: every capability permitted and inheritable.
+    set_file_capabilities(R / install(probes, "ids", R)[1:], 0x02000000)
+    held = defaults(driver) if user == "0" else "0"
+    assert_sets(inside("ids", user=user), bounding=defaults(driver), held=held)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_e31_a_file_that_insists_on_capabilities_is_not_executed(
+    inside: Inside, R: Path, probes: Probes, driver: str, user: str
+) -> None:
+    """With the effective bit the kernel runs it with all it asks for, or not at all (EPERM)."""
+    set_file_capabilities(R / install(probes, "ids", R)[1:], 0x02000001)
+    with pytest.raises(CommandNotExecutableError, match="not permitted"):
+        inside("ids", user=user)
+
+
+def set_file_capabilities(file: Path, revision_and_flag: int) -> None:
+    words = array.array("I", [revision_and_flag, *[0xFFFFFFFF] * 4])
     try:
         os.setxattr(file, "security.capability", words.tobytes())
     except OSError as error:
         pytest.skip(f"this machine takes no file capabilities: {error}")
-    held = defaults(driver) if user == "0" else "0"
-    assert_sets(inside("ids", user=user), bounding=defaults(driver), held=held)
 
 
 def test_e32_an_ordinary_user_has_no_rights(inside: Inside, R: Path, driver: str) -> None:

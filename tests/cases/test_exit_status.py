@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from casekit import Command, command_line, error_line, processes_with, wait_until
+from casekit import Command, command_line, error_line, processes_with, repeats, wait_until
 
 from execdrv import Host
 from execdrv.errors import SpecError
@@ -146,5 +147,9 @@ def test_b15_a_childs_death_for_memory_is_data(host: Host, R: Path, driver: str)
 
 
 def test_every_exit_code_is_exact(host: Host, R: Path, driver: str) -> None:
-    found = [host.run(driver, ["sh", "-c", f"exit {n}"], rootfs=R).code for n in range(256)]
-    assert found == list(range(256))
+    """All of them in the long run; in CI the edges, and others by chance."""
+    count = repeats(256)
+    codes = range(256) if count == 256 else {0, 1, 125, 126, 127, 128, 137, 255}
+    codes = sorted({*codes, *random.sample(range(256), count - len(codes))})
+    found = [host.run(driver, ["sh", "-c", f"exit {n}"], rootfs=R).code for n in codes]
+    assert found == codes

@@ -23,6 +23,8 @@ from casekit import command_line, processes_with, repeats, wait_until
 
 from execdrv import Host
 
+pytestmark = pytest.mark.alone
+
 
 def children(pid: int) -> list[int]:
     try:

@@ -10,6 +10,8 @@ from casekit import Command, assert_unsupported
 
 from execdrv import Host
 
+pytestmark = pytest.mark.alone
+
 #: Forks until it is refused, then tells how many live beside it, and the errno's name.
 FORKS = """
 i=0

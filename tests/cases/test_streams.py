@@ -15,6 +15,8 @@ from casekit import Command, command_line, processes_with, repeats
 
 from execdrv import Host
 
+pytestmark = pytest.mark.alone
+
 
 def closed_stdin() -> None:
     os.close(0)

@@ -164,6 +164,7 @@ class Boxes:
         number = uuid.uuid4().hex[:10]
         defaults = self.driver.defaults
         return Box(
+            layout=cgroups.detect_layout(),
             id=f"test-{number}",
             kernel_name=f"xdt-{number}",
             spec=spec,

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
+from execdrv import registry as registry_module
 from execdrv import state, wire
 from execdrv.driver import DriverRef, Exit
 from execdrv.errors import (
@@ -25,8 +26,9 @@ from execdrv.init import Order
 from execdrv.limits import Receipt
 from execdrv.linux.cgroups import GroupDir, GroupPlan
 from execdrv.linux.procfs import ProcessId
+from execdrv.registry import Registry
 from execdrv.spec import ContainerSpec
-from execdrv.state import Record, Registry, Root
+from execdrv.state import Record, Root
 
 RECORD = Record(
     boot_id="b",
@@ -282,15 +284,15 @@ def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 def test_where_the_state_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EXECDRV_ROOT", raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert state.default_root() == "/run/execdrv"
+    assert registry_module.default_root() == "/run/execdrv"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
-    assert state.default_root() == "/run/user/1000/execdrv"
+    assert registry_module.default_root() == "/run/user/1000/execdrv"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     with pytest.raises(UsageError, match="XDG_RUNTIME_DIR is not set"):
-        state.default_root()
+        registry_module.default_root()
     monkeypatch.setenv("EXECDRV_ROOT", "/elsewhere")
-    assert state.default_root() == "/elsewhere"
+    assert registry_module.default_root() == "/elsewhere"
 
 
 def test_kernel_names_are_short_and_differ_by_root_and_id() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import attrs
 
 from execdrv.driver import Box, Refusal
-from execdrv.linux import cgroups, check, obstacle
+from execdrv.linux import check, obstacle
 from execdrv.linux.capabilities import capability_mask
 from execdrv.spec import UNSET, value_or
 from execdrv_lxc import binding
@@ -31,7 +31,6 @@ def list_refusals(box: Box) -> list[Refusal]:
     found = detect_obstacle()
     if found is not None:
         return [Refusal(message=f"cannot run an lxc container: {found}")]
-    layout = cgroups.detect_layout()
     return [
         *_check_modes(box),
         *_refusals_of(check.check_overlay(box.root_mode)),
@@ -47,10 +46,10 @@ def list_refusals(box: Box) -> list[Refusal]:
         ),
         *_refusals_of(check.check_bounding(box.process.bounding)),
         *_check_reboot(box),
-        *_refusals_of(check.check_node_making(box.process.bounding, layout=layout)),
+        *_refusals_of(check.check_node_making(box.process.bounding, layout=box.layout)),
         *_refusals_of(
             check.check_groups(
-                layout,
+                box.layout,
                 box.spec.limits,
                 parent=None if box.spec.cgroup_parent is UNSET else box.spec.cgroup_parent,
             )

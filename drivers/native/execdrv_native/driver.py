@@ -159,7 +159,6 @@ def _check_modes(box: Box) -> Iterable[Refusal]:
 
 
 def _list_problems(box: Box) -> list[check.Problem]:
-    layout = cgroups.detect_layout()
     return [
         *check.check_overlay(box.root_mode),
         *check.check_mounts(
@@ -170,9 +169,9 @@ def _list_problems(box: Box) -> list[check.Problem]:
             root_is_own=box.root_mode == "private",
         ),
         *check.check_bounding(box.process.bounding),
-        *check.check_node_making(box.process.bounding, layout=layout),
+        *check.check_node_making(box.process.bounding, layout=box.layout),
         *check.check_groups(
-            layout,
+            box.layout,
             box.spec.limits,
             parent=None if box.spec.cgroup_parent is UNSET else box.spec.cgroup_parent,
         ),
