@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -10,7 +11,13 @@ from execdrv.linux import syscalls
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each xdist worker its own mount namespace: tests compare mounts, and some make some."""
+    """Undo what the surroundings of a run may do to all tests.
+
+    A shell starts its background jobs with SIGINT and SIGQUIT ignored; tests send these. Each xdist
+    worker gets a mount namespace: tests compare mounts, and some make some.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if hasattr(config, "workerinput") and os.geteuid() == 0:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount(None, b"/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
