@@ -152,7 +152,7 @@ plan_packages() {
         site_packages=yes
     fi
     case $purpose in
-        test) wanted+=(busybox-static) ;;
+        test) wanted+=(busybox-static bubblewrap) ;;
         vm) wanted+=(busybox-static qemu-system-x86 cpio xz-utils kmod) ;;
         bench) wanted+=(busybox-static runc bubblewrap) ;;
     esac
