@@ -1,0 +1,147 @@
+"""What the kernel says of control groups: their trees, and their files, of v1 and v2.
+
+The kit has its own idea of where a group's files are: the mounts of this process, and the path in
+/proc/PID/cgroup. A controller is asked for by its v1 name; where it is on v2, the file's name there
+is used.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from execdrv_conformance.observe import mount, process
+
+
+def list_hierarchies() -> dict[str, str]:
+    """Mount point by v1 controllers (`cpu`, `cpuacct` each for itself); '' for the unified one."""
+    found: dict[str, str] = {}
+    for one in mount.read_mounts():
+        if one["type"] == "cgroup2":
+            found.setdefault("", one["target"])
+        elif one["type"] == "cgroup":
+            for option in one["super"]:
+                if option not in ("rw", "ro") and "=" not in option:
+                    found.setdefault(option, one["target"])
+    return found
+
+
+def _root_of(target: str) -> str:
+    """The path in the hierarchy that stands at a mount point."""
+    found = mount.find_mount(mount.read_mounts(), target)
+    return found["root"] if found is not None else "/"
+
+
+def directory_of(pid: int, controller: str) -> str | None:
+    """The directory of a process's group for a controller; None where there is none."""
+    hierarchies = list_hierarchies()
+    paths = process.read_groups(pid)
+    for names, path in paths.items():
+        if controller in names.split(",") and controller in hierarchies:
+            return _join(hierarchies[controller], path)
+    if "" in hierarchies and "" in paths:
+        directory = _join(hierarchies[""], paths[""])
+        known = Path(hierarchies[""], "cgroup.controllers")
+        v2 = {"cpuacct": "cpu", "blkio": "io", "freezer": "", "devices": ""}.get(
+            controller, controller
+        )
+        if v2 == "" or v2 in known.read_text().split():
+            return directory
+    return None
+
+
+def _join(top: str, path: str) -> str:
+    root = _root_of(top)
+    if root != "/" and path.startswith(root):
+        path = path[len(root) :]
+    return os.path.join(top, path.lstrip("/"))
+
+
+def is_unified(directory: str) -> bool:
+    """Whether a group's directory is one of cgroup v2."""
+    return os.path.exists(os.path.join(directory, "cgroup.procs")) and not os.path.exists(
+        os.path.join(directory, "cgroup.clone_children")
+    )
+
+
+def read_file(directory: str, name: str) -> str:
+    """A file of a group, stripped."""
+    return Path(directory, name).read_text().strip()
+
+
+def read_table(directory: str, name: str) -> dict[str, int]:
+    """A file of a group with lines of name and number."""
+    table = {}
+    for line in read_file(directory, name).splitlines():
+        key, _, value = line.partition(" ")
+        if value.lstrip("-").isdigit():
+            table[key] = int(value)
+    return table
+
+
+def list_members(directory: str) -> list[int]:
+    """The processes of a group and of those below it."""
+    found: list[int] = []
+    for path, _, _ in os.walk(directory):
+        try:
+            words = Path(path, "cgroup.procs").read_text().split()
+        except OSError:
+            continue
+        found += [int(word) for word in words]
+    return sorted(set(found))
+
+
+def list_groups(top: str) -> list[str]:
+    """Every directory below a group, the group itself left out."""
+    found = []
+    for path, names, _ in os.walk(top):
+        found += [os.path.join(path, name) for name in names]
+    return sorted(found)
+
+
+def read_memory(directory: str) -> dict[str, Any]:
+    """Limit, peak, and kills of a memory group, whatever its version. Bytes; limit None: none."""
+    if is_unified(directory):
+        limit = read_file(directory, "memory.max")
+        peak = Path(directory, "memory.peak")
+        return {
+            "limit": None if limit == "max" else int(limit),
+            "usage": int(read_file(directory, "memory.current")),
+            "peak": int(peak.read_text()) if peak.exists() else None,
+            "kills": read_table(directory, "memory.events").get("oom_kill", 0),
+        }
+    bytes_ = int(read_file(directory, "memory.limit_in_bytes"))
+    return {
+        # v1 says "none" as the largest number of whole pages.
+        "limit": None if bytes_ >= 2**63 - 2**16 else bytes_,
+        "usage": int(read_file(directory, "memory.usage_in_bytes")),
+        "peak": int(read_file(directory, "memory.max_usage_in_bytes")),
+        "kills": read_table(directory, "memory.oom_control").get("oom_kill", 0),
+    }
+
+
+def read_cpu_us(directory: str) -> int:
+    """Cpu time of a group in microseconds; of `cpuacct` on v1, of `cpu` on v2."""
+    if is_unified(directory):
+        return read_table(directory, "cpu.stat")["usage_usec"]
+    return int(read_file(directory, "cpuacct.usage")) // 1000
+
+
+def read_quota(directory: str) -> float | None:
+    """The cpus a `cpu` group may use, or None."""
+    if is_unified(directory):
+        quota, period = read_file(directory, "cpu.max").split()
+        return None if quota == "max" else int(quota) / int(period)
+    quota_us = int(read_file(directory, "cpu.cfs_quota_us"))
+    return None if quota_us < 0 else quota_us / int(read_file(directory, "cpu.cfs_period_us"))
+
+
+def read_pids(directory: str) -> dict[str, Any]:
+    """Limit, number and refusals of a `pids` group."""
+    limit = read_file(directory, "pids.max")
+    return {
+        "limit": None if limit == "max" else int(limit),
+        "usage": int(read_file(directory, "pids.current")),
+        "refused": read_table(directory, "pids.events").get("max", 0),
+    }

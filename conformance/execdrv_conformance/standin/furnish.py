@@ -1,0 +1,90 @@
+"""Furnishes the stand-in host, so that missing isolation shows: names, canaries, the caller itself.
+
+The worker, which is the caller of every container, has what a careless driver would pass on: a
+secret variable, an inheritable directory descriptor, a supplementary group, ignored and blocked
+signals, a tight umask. Runs once, in the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from typing import Any
+
+import attrs
+
+from execdrv_conformance import kernel
+from execdrv_conformance.canary import Place
+from execdrv_conformance.canary.files import FileCanary
+from execdrv_conformance.canary.ipc import IpcCanary
+from execdrv_conformance.canary.network import NetworkCanary
+from execdrv_conformance.canary.process import ProcessCanary
+from execdrv_conformance.observe import process
+
+#: A supplementary group of the caller, which no job has asked for.
+CALLER_GROUP = 54399
+CALLER_UMASK = 0o027
+
+
+@attrs.define(kw_only=True)
+class Canaries:
+    """All canaries of one stand-in host."""
+
+    place: Place
+    hostname: str
+    files: FileCanary
+    processes: ProcessCanary
+    network: NetworkCanary
+    ipc: IpcCanary
+    #: Name and value of a variable of the caller's.
+    variable: tuple[str, str]
+    descriptor: int
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that probes and judges may know, as plain data."""
+        return {
+            "hostname": self.hostname,
+            "files": self.files.facts(),
+            "processes": self.processes.facts(),
+            "network": self.network.facts(),
+            "ipc": self.ipc.facts(),
+            "variable": list(self.variable),
+            "descriptor": self.descriptor,
+            "group": CALLER_GROUP,
+            "namespaces": process.read_namespaces("self"),
+        }
+
+
+def furnish(place: Place) -> Canaries:
+    """Make all of it."""
+    hostname = f"{place.run}-machine"
+    kernel.sethostname(hostname)
+    files = FileCanary(place)
+    canaries = Canaries(
+        place=place,
+        hostname=hostname,
+        files=files,
+        processes=ProcessCanary(place),
+        network=NetworkCanary(place),
+        ipc=IpcCanary(place),
+        variable=("XDC_CALLER", os.urandom(8).hex()),
+        descriptor=files.hold_descriptor(),
+    )
+    _become_careless(canaries)
+    return canaries
+
+
+def _become_careless(canaries: Canaries) -> None:
+    name, value = canaries.variable
+    # os.environ alone would do for children; the kernel's own list stays as it was.
+    os.environ[name] = value
+    if os.geteuid() == 0:
+        os.setgroups(sorted({*os.getgroups(), CALLER_GROUP}))
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGRTMIN + 3})
+    os.umask(CALLER_UMASK)
+    # The hard limit stays: nothing here may depend on raising one again.
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
