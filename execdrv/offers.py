@@ -37,6 +37,8 @@ class Status:
     reason: str = ""
     #: For `partial`: what remains open, told to the user in the receipt.
     remains: str = ""
+    #: For `partial`: the same, as names of parts in the catalogue: what the kit confirms.
+    parts: tuple[str, ...] = ()
     #: For `when`: a name of guarantees/facts.py.
     condition: str = ""
     #: For `absent`: it may happen to hold all the same.
@@ -45,9 +47,9 @@ class Status:
     def to_plain(self) -> dict[str, Any]:
         """The status as plain data; what is not set is left out."""
         plain: dict[str, Any] = {"kind": self.kind}
-        for name in ("reason", "remains", "condition", "incidental"):
+        for name in ("reason", "remains", "parts", "condition", "incidental"):
             if value := getattr(self, name):
-                plain[name] = value
+                plain[name] = list(value) if isinstance(value, tuple) else value
         return plain
 
 
@@ -66,14 +68,16 @@ def absent(reason: str, *, incidental: bool = False) -> Status:
     return Status(kind="absent", reason=reason, incidental=incidental)
 
 
-def partial(reason: str, *, remains: str) -> Status:
+def partial(reason: str, *, remains: str, parts: Iterable[str] = ()) -> Status:
     """Kept in part: a request passes with `remains` in its receipt, but `--require` does not.
 
     Args:
         reason: why not in full.
         remains: what remains open.
+        parts: the same by the names that the catalogue has for the guarantee's parts. Without them
+            the conformance kit can't confirm that no more than that is open, and says VIOLATED.
     """
-    return Status(kind="partial", reason=reason, remains=remains)
+    return Status(kind="partial", reason=reason, remains=remains, parts=tuple(parts))
 
 
 def when(condition: str, otherwise_reason: str) -> Status:
@@ -216,6 +220,13 @@ class Offers:
                 found.append(f"id {id!r} has no status")
             elif id not in ids.NOT_APPLICABLE_ALLOWED and _is_not_applicable(self.status(id)):
                 found.append(f"key {used!r}: {id!r} can't be not-applicable")
+            else:
+                parts = getattr(dict(self.entries)[used], "parts", ())
+                found += [
+                    f"key {used!r}: {id!r} has no part {part!r}"
+                    for part in parts
+                    if part not in ids.PARTS.get(id, ())
+                ]
         return tuple(found)
 
     def validate(self, *, driver: str = "") -> None:
@@ -236,11 +247,10 @@ class Offers:
             )
 
     def problems_for_builtin(self) -> tuple[str, ...]:
-        """What a driver of this project may not say: unclaimed, or absent and incidental."""
+        """What a driver of this project may not say: unclaimed, absent and incidental, or partial
+        without the parts that the kit could confirm."""
         return tuple(
-            f"key {key!r} is {'unclaimed' if status.kind == 'unclaimed' else 'incidental'}"
-            for key, status in self.entries
-            if status.kind == "unclaimed" or status.incidental
+            f"key {key!r} is {_vague(status)}" for key, status in self.entries if _vague(status)
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -275,6 +285,15 @@ def _problems_of(status: object) -> list[str]:
     if status.kind == "when" and not is_condition(status.condition):
         found.append(f"no condition {status.condition!r}")
     return found
+
+
+def _vague(status: Status) -> str:
+    """What nobody could prove of a status; empty for a clear one."""
+    if status.kind == "unclaimed":
+        return "unclaimed"
+    if status.incidental:
+        return "incidental"
+    return "partial without parts" if status.kind == "partial" and not status.parts else ""
 
 
 def _is_not_applicable(status: object) -> bool:

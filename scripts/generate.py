@@ -92,9 +92,14 @@ def render_ids(catalogue: dict[str, Guarantee]) -> str:
     lines += [
         f'        "{entry.id}",' for entry in catalogue.values() if entry.not_applicable_allowed
     ]
+    lines += ["    }", ")", "", "#: Parts of an id that `partial` may leave open."]
+    lines.append("PARTS: dict[str, tuple[str, ...]] = {")
+    for entry in catalogue.values():
+        if entry.parts:
+            names = tuple(name for name, _ in entry.parts)
+            lines.append(f'    "{entry.id}": {_tuple(names)},')
     lines += [
-        "    }",
-        ")",
+        "}",
         "",
         "#: Ids that are not in the first catalogue -> the one that brought them.",
     ]
@@ -168,6 +173,7 @@ def _row(entry: Guarantee) -> tuple[str, ...]:
         title += "<br>mutants: " + ", ".join(f"`{name}`" for name in entry.mutants)
     notes = [f"*Provisional: {entry.provisional_why}.*"] if entry.provisional else []
     notes += ["*May be not-applicable.*"] if entry.not_applicable_allowed else []
+    notes += [f"*Part `{name}`: {text}.*" for name, text in entry.parts]
     needs = ", ".join(f"`{name}`" for name in entry.needs)
     if entry.proof_needs:
         proof = "to prove: " + ", ".join(f"`{name}`" for name in entry.proof_needs)

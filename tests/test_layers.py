@@ -7,6 +7,7 @@ line in LAYERS before this passes. Nothing is imported here: the sources are par
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -72,12 +73,12 @@ PUBLIC = (
 
 #: Third-party and standard modules that belong to one place: name, where, only inside functions.
 CONFINED = (
-    ("ctypes", ("execdrv.linux",), False),
+    ("ctypes", ("execdrv.linux", "execdrv_conformance.kernel", "execdrv_conformance.probes"), False),
     ("lxc", ("execdrv_lxc.binding",), True),
     ("_lxc", ("execdrv_lxc.binding",), True),
     ("pyroute2", (), True),
     ("elftools", ("execdrv.rootfs.elf", KIT), True),
-    ("pytest", (KIT,), False),
+    ("pytest", ("execdrv_conformance.pytest_plugin",), False),
 )
 
 #: Too slow for the start of a command; imported inside functions, by everything but the kit.
@@ -323,6 +324,58 @@ def test_kit_has_eyes_of_its_own() -> None:
             for found in IMPORTS
             if is_within(found.importer, (KIT,))
             and is_within(found.module, (*DRIVERS, "execdrv.linux"))
+        ]
+    )
+
+
+#: What a kit that favours a driver would compare with.
+DRIVER_NAMES = {
+    word
+    for package in DRIVERS
+    for word in (package, package.removeprefix("execdrv_"), f"{package}:plugin")
+}
+
+
+def find_favours(module: str, tree: ast.Module) -> list[str]:
+    """Where a module compares something with a driver's name, or looks something up by it."""
+    wrong = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare | ast.Dict | ast.MatchValue | ast.Subscript):
+            words = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            if DRIVER_NAMES & {word for word in words if isinstance(word, str)}:
+                wrong.append(f"{module}:{node.lineno} branches on a driver's name")
+    return wrong
+
+
+def test_kit_favours_no_driver() -> None:
+    kit = [(name, tree) for name, tree in MODULES.items() if is_within(name, (KIT,))]
+    assert len(kit) > 10
+    expect_none([line for name, tree in kit for line in find_favours(name, tree)])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "if declaration.name == 'native': pass",
+        "if name in ('lxc', 'other'): pass",
+        "match name:\n    case 'chroot': pass",
+        "slow = {'native': 2}[name]",
+        "import x\nif cls.__module__ == 'execdrv_lxc': pass",
+    ],
+)
+def test_favouring_a_driver_is_found(source: str) -> None:
+    assert find_favours("kit", ast.parse(source))
+
+
+def test_probes_need_nothing_but_the_standard_library() -> None:
+    """They are sent into containers as text: an import of ours would fail there."""
+    probes = f"{KIT}.probes"
+    expect_none(
+        [
+            str(found)
+            for found in IMPORTS
+            if is_within(found.importer, (probes,))
+            and found.module.partition(".")[0] not in sys.stdlib_module_names
         ]
     )
 

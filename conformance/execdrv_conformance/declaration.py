@@ -35,6 +35,8 @@ class Declaration:
     uses_group: bool
     #: Distribution and its version, and a hash of the class's source file.
     origin: Mapping[str, str]
+    #: Why the driver can't work on this machine at all; empty: it can.
+    unavailable: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         """For the report."""

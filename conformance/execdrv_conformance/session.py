@@ -97,6 +97,10 @@ class Session:
             self._machine = self._stored(
                 self._control / "machine.json", lambda: self._ask({"ask": "machine"})
             )
+            if "facts" not in self._machine:
+                why = self._machine.get("lost") or self._machine.get("failed") or "no answer"
+                self._no_standin = str(why).strip().splitlines()[-1]
+                self._machine = {**self._machine, "facts": {}}
         return self._machine
 
     @property
@@ -120,9 +124,11 @@ class Session:
     def lacking(self, id: str) -> tuple[str, ...]:
         """What a guarantee needs that is not here, in words."""
         guarantee = self.catalogue[id]
+        facts = self.machine["facts"]
         if self._no_standin:
             return (f"a stand-in host ({self._no_standin})",)
-        facts = self.machine["facts"]
+        if self.declaration.unavailable:
+            return (f"what the driver needs ({self.declaration.unavailable})",)
         needed = (*guarantee.needs, *guarantee.proof_needs)
         return tuple(MACHINE_FACTS[name] for name in needed if not facts.get(name, False))
 
@@ -135,17 +141,14 @@ class Session:
             UnusableDriverError: the driver can't be loaded.
         """
         check, guarantee = self.checks[id], self.catalogue[id]
-        self._try_standin()
-        declaration = None if self._no_standin else self.declaration
-        if declaration is None:
-            result = self._judge(check, guarantee, _nobody(self.driver))
-        else:
-            if not self.lacking(id) and not self._is_not_applicable(id):
-                for case in check.cases:
-                    self._gather(check, guarantee, case, declaration)
-                self._request(check, declaration)
-            result = self._judge(check, guarantee, declaration)
-        self.results[id] = result
+        lacking = self.lacking(id)
+        # Without a stand-in host nobody has read what the driver declares.
+        declaration = _nobody(self.driver) if self._no_standin else self.declaration
+        if not lacking and not self._is_not_applicable(id):
+            for case in check.cases:
+                self._gather(check, guarantee, case, declaration)
+            self._request(check, declaration)
+        self.results[id] = result = self._judge(check, guarantee, declaration)
         return result
 
     def _is_not_applicable(self, id: str) -> bool:
@@ -227,7 +230,7 @@ class Session:
             guarantee,
             declaration=declaration,
             evidence=self.evidence,
-            machine={} if self._no_standin else self.machine["facts"],
+            machine=self.machine["facts"],
             lacking=self.lacking(check.id),
             request=self.requests.get(check.id),
             baseline=self.baseline.get(check.id),
@@ -236,19 +239,21 @@ class Session:
 
     # --- the stand-in host --------------------------------------------------------------------
 
-    def _try_standin(self) -> None:
-        if self._standin is not None or self._no_standin:
-            return
+    def _try_standin(self) -> str:
+        """Have a stand-in host; returns why there is none."""
+        if self._standin is not None:
+            return ""
         self._count += 1
         name = f"{self.directory.name}-{os.getpid()}-{self._count}"
         standin = StandIn(name, directory=self.directory, root=self._find_root())
         try:
             standin.start()
         except (StandInError, OSError) as error:
-            self._no_standin = str(error)
             standin.close()
-            return
+            self.problems += standin.problems
+            return str(error)
         self._standin = standin
+        return ""
 
     def _find_root(self) -> str:
         if self._root is None:
@@ -261,9 +266,9 @@ class Session:
         self, request: dict[str, Any], *, timeout_s: float = MACHINE_TIMEOUT_S
     ) -> dict[str, Any]:
         """Ask the stand-in host; where it is lost, say so as evidence."""
-        self._try_standin()
+        why = self._try_standin()
         if self._standin is None:
-            return {"lost": self._no_standin}
+            return {"lost": why}
         full = {
             "seed": self.seed,
             "driver": {"target": self.driver.target, "options": self.driver.options},
@@ -320,14 +325,14 @@ def make_run_directory() -> Path:
 
 
 def _nobody(driver: DriverRef) -> Declaration:
-    """Stands in for a declaration that could not be read: nothing can be shown here."""
+    """Stands in for a declaration that nobody could read: nothing can be shown here."""
     return Declaration(
         target=driver.target,
         options=driver.options,
         name=driver.target,
         version="",
         contract=0,
-        statuses={},
+        statuses={id: {"kind": "enforced"} for id in load_catalogue()},
         defaults={"uid": 0, "capabilities": [], "root_mode": "private", "net": "none"},
         uses_group=False,
         origin={},

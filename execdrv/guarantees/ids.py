@@ -192,5 +192,9 @@ NOT_APPLICABLE_ALLOWED: frozenset[str] = frozenset(
     }
 )
 
+#: Parts of an id that `partial` may leave open.
+PARTS: dict[str, tuple[str, ...]] = {
+}
+
 #: Ids that are not in the first catalogue -> the one that brought them.
 ADDED_LATER: dict[str, str] = {}

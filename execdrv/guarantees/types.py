@@ -65,6 +65,9 @@ class Guarantee:
     control: str = ""
     #: Manual pages and advisories.
     references: tuple[str, ...] = ()
+    #: What a driver may keep one by one: each part with its sentence. `partial` names those that
+    #: remain open, and the kit tells which are.
+    parts: tuple[tuple[str, str], ...] = ()
     #: Names of the mutants that turn it red.
     mutants: tuple[str, ...] = ()
     #: Whether a driver may say not-applicable, because its mechanism has no such thing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from execdrv_conformance.canary import Place
@@ -23,7 +24,9 @@ class ProcessCanary:
     def __init__(self, place: Place) -> None:
         self.secret = os.urandom(8).hex()
         self._name = f"{place.run}-canary"
-        self.pids = {uid: self._start(uid) for uid in (0, USER)}
+        # Where this stand-in host has one user only, made without root, its canary is root's too.
+        self.uid = USER if _is_mapped(USER) else 0
+        self.pids = {uid: self._start(uid) for uid in sorted({0, self.uid})}
 
     def _start(self, uid: int) -> int:
         pid = os.fork()
@@ -54,8 +57,8 @@ class ProcessCanary:
         """Numbers, name and secret."""
         return {
             "root": self.pids[0],
-            "user": self.pids[USER],
-            "uid": USER,
+            "user": self.pids[self.uid],
+            "uid": self.uid,
             "name": self._name,
             "secret": self.secret,
         }
@@ -63,7 +66,7 @@ class ProcessCanary:
     def look(self) -> dict[str, Any]:
         """Whether each lives, is traced, stopped, or has signals pending."""
         seen: dict[str, Any] = {}
-        for name, uid in (("root", 0), ("user", USER)):
+        for name, uid in (("root", 0), ("user", self.uid)):
             pid = self.pids[uid]
             if not process.is_alive(pid):
                 seen[name] = {"alive": False}
@@ -84,3 +87,12 @@ class ProcessCanary:
                 self.pids[uid] = self._start(uid)
             else:
                 os.kill(pid, signal.SIGCONT)
+
+
+def _is_mapped(uid: int) -> bool:
+    """Whether this user namespace has a user of that number (user_namespaces(7))."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= uid < first + count:
+            return True
+    return False

@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,7 +44,7 @@ def main(number: int, request: str) -> NoReturn:
         _enter_namespaces()
     except OSError as error:
         _answer(channel, {"failed": f"cannot make a stand-in host: {error.strerror or error}"})
-        sys.exit(1)
+        os._exit(1)
     pid = os.fork()
     if pid == 0:
         _be_first(channel, given)

@@ -55,7 +55,7 @@ class Worker:
             case "machine":
                 return self._describe_machine()
             case "describe":
-                return describe_driver(_reference(request))
+                return self._describe_driver(_reference(request))
             case "case":
                 return self._run_case(request)
             case "request":
@@ -77,6 +77,17 @@ class Worker:
             "memory_bytes": pages,
             "uid": os.geteuid(),
         }
+
+    def _describe_driver(self, reference: DriverRef) -> dict[str, Any]:
+        plain = describe_driver(reference)
+        # A plain container with nothing asked: what is refused then, no spec can mend.
+        try:
+            refusals = self.host.check(reference, ["true"], rootfs=self.root)
+        except ExecdrvError:
+            # A check that fails is the driver's fault, and shows in every case.
+            refusals = []
+        general = [one.message for one in refusals if not one.field and not one.guarantee]
+        return {**plain, "unavailable": general[0] if general else ""}
 
     def _bench(self, request: dict[str, Any], words: str) -> Bench:
         return Bench(
