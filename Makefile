@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long lint types unit cases conformance test-vm bench clean
+.PHONY: help run test test-long lint types unit cases conformance mutants test-vm bench clean
 
 # As typed: without this, make would replace every $ in it.
 override ARGS := $(value ARGS)
@@ -31,6 +31,12 @@ test-long: ## every case at its full count
 lint types unit cases conformance: ## only this part of the tests; ARGS go to pytest
 	@scripts/setup.sh test
 	@scripts/test.sh $@
+
+mutants: ## every broken driver against the whole kit, two at a time; goes on where it was stopped
+	@scripts/setup.sh test
+	@.venv/bin/python scripts/mutants.py --shard 1/2 & \
+		.venv/bin/python scripts/mutants.py --shard 2/2; wait
+	@.venv/bin/python scripts/mutants.py --report
 
 test-vm: ## the cgroup tests, or the tests in ARGS, in a QEMU machine that has cgroup v2 only
 	@scripts/setup.sh vm

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,9 @@ class Container:
         self._created = starter is None
         #: The connection on which `wait` was asked.
         self._waiting: Connection | None = None
+        #: Held by the one thread that waits for the answer, and while the question is asked.
+        self._wait_lock = threading.Lock()
+        self._asking_lock = threading.Lock()
         self._exit: Exit | None = None
         self._receipts: tuple[Receipt, ...] = ()
         self._destroyed = False
@@ -203,25 +207,38 @@ class Container:
             TimeoutError: it has not ended.
             SupervisorLostError: the supervisor died, and so the container.
         """
-        if self._exit is not None:
-            return self._exit
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if not _is_readable(self.fileno(), deadline):
-            raise TimeoutError(f"container {self._id!r} has not ended in {timeout_s:g} s")
+        # One answer comes; the other threads that wait take it from the first.
+        patience_s = -1 if timeout_s is None else max(0.0, timeout_s)
+        if not self._wait_lock.acquire(timeout=patience_s):
+            raise self._not_ended(timeout_s)
+        try:
+            if self._exit is None:
+                if not _is_readable(self.fileno(), deadline):
+                    raise self._not_ended(timeout_s)
+                self._exit = self._take_exit()
+            return self._exit
+        finally:
+            self._wait_lock.release()
+
+    def _not_ended(self, timeout_s: float | None) -> TimeoutError:
+        return TimeoutError(f"container {self._id!r} has not ended in {timeout_s:g} s")
+
+    def _take_exit(self) -> Exit:
+        """The answer to `wait`, which has come."""
         connection, self._waiting = self._waiting, None
         try:
             if connection is None:
                 raise SupervisorLostError(f"cannot wait for container {self._id!r}: it is gone")
-            self._exit = wire.decode(Exit, connection.finish("wait", timeout_s=PATIENCE_S))
+            return wire.decode(Exit, connection.finish("wait", timeout_s=PATIENCE_S))
         except SupervisorLostError:
             entry = self._entry()
             if entry is None or entry.record is None or entry.record.exit is None:
                 raise
-            self._exit = entry.record.exit
+            return entry.record.exit
         finally:
             if connection is not None and connection is not self._starter:
                 connection.close()
-        return self._exit
 
     def fileno(self) -> int:
         """A descriptor that is readable once the container has ended (for select and the like).
@@ -229,11 +246,12 @@ class Container:
         Raises:
             SupervisorLostError: the container's supervisor is gone.
         """
-        if self._waiting is None:
-            connection = self._starter if self._starter is not None else self._connect()
-            connection.begin("wait")
-            self._waiting = connection
-        return self._waiting.fileno()
+        with self._asking_lock:
+            if self._waiting is None:
+                connection = self._starter if self._starter is not None else self._connect()
+                connection.begin("wait")
+                self._waiting = connection
+            return self._waiting.fileno()
 
     # --- for the dispatcher --------------------------------------------------------------------
 
@@ -259,7 +277,7 @@ class Container:
                 return wire.decode(ProcessId, answer)
         return True
 
-    def ask_starter(self, operation: str) -> Any:
+    def ask_starter(self, operation: str, argument: Any = None) -> Any:
         """Ask over the starter's own connection, which is there before the container is."""
         if self._starter is None:
             raise StateError(
@@ -267,7 +285,7 @@ class Container:
                 container=self._id,
                 operation=operation,
             )
-        return self._starter.request(operation, timeout_s=self._patience)
+        return self._starter.request(operation, argument, timeout_s=self._patience)
 
     @property
     def _patience(self) -> float:
@@ -279,7 +297,7 @@ class Container:
 
     def _ask(self, operation: str, argument: Any) -> Any:
         if not self._created:
-            return self.ask_starter(operation)
+            return self.ask_starter(operation, argument)
         connection = self._connect()
         try:
             return connection.request(operation, argument, timeout_s=self._patience)

@@ -93,6 +93,9 @@ LATE = (
     "zipfile",
 )
 
+#: Modules of execdrv that may import the kit, inside functions: it is asked for there by name.
+KIT_COMMANDS = ("execdrv.cli.conformance", "execdrv.cli.compare")
+
 #: The command lines: only they print and exit.
 COMMAND_LINES = ("execdrv.cli", "execdrv.__main__")
 
@@ -280,7 +283,8 @@ def test_every_module_has_a_layer() -> None:
 
 def test_every_line_of_the_tables_names_something() -> None:
     places = [place for _, places, _ in CONFINED for place in places]
-    names = [name for line in LAYERS for name in line] + [*PUBLIC, *places, *COMMAND_LINES]
+    names = [name for line in LAYERS for name in line]
+    names += [*PUBLIC, *places, *COMMAND_LINES, *KIT_COMMANDS]
     expect_none([f"there is no {name}" for name in names if name not in MODULES])
 
 
@@ -303,12 +307,37 @@ def test_imports_are_absolute() -> None:
     )
 
 
+def is_for_kit(found: Import) -> bool:
+    return (
+        found.importer in KIT_COMMANDS
+        and not is_within(found.module, DRIVERS)
+        and not (found.at_import and not found.for_types)
+    )
+
+
+@pytest.mark.parametrize(
+    ("importer", "source", "allowed"),
+    [
+        ("execdrv.cli.compare", "def f():\n    import execdrv_conformance.run", True),
+        ("execdrv.cli.compare", "import execdrv_conformance.run", False),
+        ("execdrv.cli.compare", "def f():\n    import execdrv_native", False),
+        ("execdrv.cli.run", "def f():\n    import execdrv_conformance.run", False),
+    ],
+)
+def test_only_two_commands_import_the_kit_and_late(
+    importer: str, source: str, allowed: bool
+) -> None:
+    (found,) = find_imports(importer, ast.parse(source), {})
+    assert is_for_kit(found) == allowed
+
+
 def test_host_imports_no_driver_and_not_the_kit() -> None:
     expect_none(
         [
             str(found)
             for found in IMPORTS
             if is_within(found.importer, ("execdrv",)) and is_within(found.module, (*DRIVERS, KIT))
+            if not is_for_kit(found)
         ]
     )
 

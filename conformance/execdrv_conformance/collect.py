@@ -143,6 +143,24 @@ def _explain(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({last.filename.rpartition('/')[2]}:{last.lineno})"
 
 
+def list_requests(check: Check, bench: Bench) -> list[dict[str, Any]]:
+    """The specs that ask for a guarantee which the driver does not keep under them.
+
+    Once by the guarantee's id and once by its own fields; for one that is absent under a condition,
+    by its id in those of its cases in which the condition is false.
+    """
+    by_id = {"require": [check.id]}
+    if bench.declaration.statuses.get(check.id, {}).get("kind") != "when":
+        return [by_id, *([dict(check.request)] if check.request is not None else [])]
+    found = []
+    for case in check.cases:
+        fields = bench.adapt(case.fields)
+        conditions = bench.declaration.conditions(fields, bench.machine)
+        if not bench.declaration.is_offered(check.id, conditions):
+            found.append({**fields, **by_id})
+    return found
+
+
 def collect_request(bench: Bench, fields: dict[str, Any]) -> dict[str, Any]:
     """Ask for something that the driver declares absent, and see what becomes of it.
 

@@ -58,6 +58,11 @@ def unshare(flags: int) -> None:
     _check(_libc().unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
 
 
+def setns(fd: int, kind: int) -> None:
+    """setns(2)."""
+    _check(_libc().setns(ctypes.c_int(fd), ctypes.c_int(kind)), f"setns({kind:#x})")
+
+
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
     """mount(2)."""
     result = _libc().mount(
@@ -153,3 +158,34 @@ def add_key(kind: str, description: str, payload: bytes, ring: int) -> int:
 def keyctl_join_session(name: str) -> int:
     """KEYCTL_JOIN_SESSION_KEYRING: a session keyring of this process's own (keyctl(2))."""
     return syscall("keyctl", ctypes.c_int(1), name.encode())
+
+
+class _Handle(ctypes.Structure):
+    """struct file_handle of open_by_handle_at(2)."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint),
+        ("kind", ctypes.c_int),
+        ("data", ctypes.c_ubyte * 128),
+    )
+
+
+def name_to_handle(path: str) -> tuple[int, list[int]]:
+    """Type and bytes of a file's handle (name_to_handle_at(2))."""
+    handle, mount_id = _Handle(length=128), ctypes.c_int()
+    result = _libc().name_to_handle_at(
+        ctypes.c_int(-100),
+        os.fsencode(path),
+        ctypes.byref(handle),
+        ctypes.byref(mount_id),
+        ctypes.c_int(0),
+    )
+    _check(result, f"name_to_handle_at({path!r})")
+    return handle.kind, list(handle.data[: handle.length])
+
+
+def exchange(one: str, other: str) -> None:
+    """Two names change places, at once (RENAME_EXCHANGE of renameat2(2))."""
+    here = ctypes.c_int(-100)
+    result = _libc().renameat2(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(2))
+    _check(result, f"renameat2({one!r}, {other!r})")

@@ -8,8 +8,8 @@ sets the exit status. The plugin has one fixture, `driver_factory`, and none tha
 
 from __future__ import annotations
 
+import hashlib
 import random
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 MARK = "conformance"
 PARAMETER = "check"
 _KEY = "execdrv_conformance"
+#: How a session says that something is left on the machine.
+LEFT_OVER = "left over"
 _STASH = pytest.StashKey["Run"]()
 
 
@@ -120,32 +122,48 @@ def driver_factory() -> DriverRef | None:
 class Run:
     """What one pytest process keeps of a conformance run."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, baseline: str | None) -> None:
         self.directory = directory
         self.seed = seed
+        self.baseline: dict[str, dict[str, Any]] = {}
+        if baseline is not None:
+            from execdrv_conformance.baseline import load_baseline
+
+            self.baseline = load_baseline(baseline)
         self.sessions: dict[str, Session] = {}
-        #: Selected ids by driver.
+        #: Selected ids by what the decorator names.
         self.selected: dict[str, list[str]] = {}
 
-    def session(self, driver: DriverRef) -> Session:
-        """The session of a driver in this process."""
+    def session(self, driver: DriverRef, named: str) -> Session:
+        """The session of a driver in this process.
+
+        Args:
+            named: what the decorator says, for which ids were selected.
+        """
         from execdrv_conformance.session import Session
 
-        key = f"{driver.target} {sorted(driver.options.items())}"
+        key = f"{driver.target} {sorted(driver.options.items())} {named}"
         if key not in self.sessions:
-            folder = self.directory / f"driver-{len(self.sessions)}"
+            # The same in every worker, whichever driver it meets first.
+            folder = self.directory / f"driver-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
             folder.mkdir(mode=0o755, exist_ok=True)
             folder.chmod(0o755)
-            ids = [id for ids in self.selected.values() for id in ids]
-            self.sessions[key] = Session(driver, ids=ids, seed=self.seed, directory=folder)
+            self.sessions[key] = Session(
+                driver,
+                ids=self.selected[named],
+                seed=self.seed,
+                directory=folder,
+                baseline=self.baseline,
+            )
         return self.sessions[key]
 
     def close(self) -> list[str]:
-        """End the stand-in hosts of this process; returns what is left over. Repeatable."""
+        """End the stand-in hosts of this process; returns what was complained of. Repeatable."""
         problems = []
         for session in self.sessions.values():
             session.close()
-            problems += [line for line in session.problems if line.startswith("left over")]
+            problems += session.problems
+            session.problems = []
         return problems
 
 
@@ -167,7 +185,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{MARK}(driver): checks of a driver's guarantees")
     given = getattr(config, "workerinput", {}).get(_KEY)
     if given is not None:
-        config.stash[_STASH] = Run(Path(given["directory"]), given["seed"])
+        baseline = config.getoption("--conformance-baseline")
+        config.stash[_STASH] = Run(Path(given["directory"]), given["seed"], baseline)
     elif _is_controller(config):
         config.pluginmanager.register(Collector(config), "execdrv-conformance-collector")
 
@@ -183,7 +202,8 @@ def _ensure_run(config: pytest.Config) -> Run:
 
         seed = config.getoption("--conformance-seed")
         chosen = random.randrange(2**32) if seed is None else int(seed)
-        config.stash[_STASH] = Run(make_run_directory(), chosen)
+        baseline = config.getoption("--conformance-baseline")
+        config.stash[_STASH] = Run(make_run_directory(), chosen, baseline)
     return config.stash[_STASH]
 
 
@@ -222,8 +242,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in session.items:
         check = _check_of(item)
         if check is not None:
-            function = item.nodeid.partition("[")[0]
-            _ensure_run(session.config).selected.setdefault(function, []).append(check.id)
+            ids = _ensure_run(session.config).selected.setdefault(_named_by(item), [])
+            ids.append(check.id)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -233,11 +253,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if check is None:
         return (yield)
     run = _ensure_run(pyfuncitem.config)
-    check.bind(run.session(_reference(pyfuncitem)))
+    check.bind(run.session(_reference(pyfuncitem), _named_by(pyfuncitem)))
     result = yield
     if check.result is None:
         raise ConformanceFailure(f"{check.id}: NOT-RUN: the test returned without check.run()")
     return result
+
+
+def _named_by(item: pytest.Item) -> str:
+    """What the decorator names, as a key."""
+    mark = item.get_closest_marker(MARK)
+    return repr(mark.args[0]) if mark is not None else ""
 
 
 def _reference(item: pytest.Function) -> DriverRef:
@@ -337,26 +363,42 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _end_run(config: pytest.Config) -> list[str]:
-    """End the stand-in hosts of this process; the controller removes the run directory.
+    """End the stand-in hosts of this process; the controller writes reports and removes the run.
 
     Returns:
-        What is left over.
+        What is left over, in the controller.
     """
     run = config.stash.get(_STASH, None)
-    if run is None:
+    if run is None or not run.directory.exists():
         return []
     problems = run.close()
-    if _is_controller(config) and run.directory.exists():
-        problems += (run.directory / "problems").read_text().splitlines() if (
-            run.directory / "problems"
-        ).exists() else []
-        _write_report(config, run)
-        shutil.rmtree(run.directory, ignore_errors=True)
-    elif problems:
+    if not _is_controller(config):
         with open(run.directory / "problems", "a") as file:
             file.write("".join(f"{problem}\n" for problem in problems))
-    return problems
+        return []
+    from execdrv_conformance.store import remove_run_directory
+    from execdrv_conformance.sweep import find_traces
+
+    noted = run.directory / "problems"
+    if noted.exists():
+        problems += noted.read_text().splitlines()
+    left_over = [line for line in problems if line.startswith(LEFT_OVER)]
+    left_over += find_traces(run.directory.name)
+    if path := config.getoption("--conformance-report"):
+        _write_reports(Path(path), run, problems, left_over)
+    remove_run_directory(run.directory)
+    return left_over
 
 
-def _write_report(config: pytest.Config, run: Run) -> None:
-    """The report of each driver, from the evidence that all workers have left."""
+def _write_reports(path: Path, run: Run, problems: list[str], left_over: list[str]) -> None:
+    """One report a driver, of what all workers have left: FILE, or FILE-2 and so on for more."""
+    from execdrv_conformance.report.model import format_report
+    from execdrv_conformance.run import merge_report
+
+    folders = sorted(run.directory.glob("driver-*/session.json"))
+    for number, noted in enumerate(folders, 1):
+        report = merge_report(
+            noted.parent, baseline=run.baseline, problems=problems, left_over=left_over
+        )
+        target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        target.write_text(format_report(report))

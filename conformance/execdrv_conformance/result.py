@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from execdrv.guarantees.facts import MACHINE_FACTS
 from execdrv.guarantees.types import Guarantee
 from execdrv_conformance.check import Check
 from execdrv_conformance.declaration import Declaration
@@ -77,6 +78,8 @@ def read_findings(
     if "lost" in gathered:
         lost = Finding("unfinished", str(gathered["lost"]))
         return lost, lost, "", {}
+    if "checks" not in gathered:
+        return NOTHING, NOTHING, _say_failed(gathered), {}
     own: Mapping[str, Any] = gathered["checks"].get(check.id, {"error": "it was not gathered"})
     asked = dict(own.get("asked", gathered.get("asked", {})))
     values = Arm(
@@ -100,6 +103,8 @@ def read_requests(stored: Mapping[str, Any] | None) -> tuple[Request | None, str
     """What became of requests for what is declared absent."""
     if stored is None:
         return None, ""
+    if "requests" not in stored:
+        return "unfinished", str(stored.get("lost") or _say_failed(stored))
     for request in stored["requests"]:
         classes = request["error"] or []
         if request["ran"]:
@@ -110,6 +115,34 @@ def read_requests(stored: Mapping[str, Any] | None) -> tuple[Request | None, str
         if request["left"]:
             return "open", f"{request['fields']} was refused, and {request['left'][0]} is left"
     return "refused", ""
+
+
+def _say_failed(answer: Mapping[str, Any]) -> str:
+    """The last line of what the stand-in host's worker says of its own failure."""
+    said = str(answer.get("failed") or answer.get("refused") or "there was no answer")
+    return said.strip().splitlines()[-1]
+
+
+def find_lacking(
+    guarantee: Guarantee, machine: Mapping[str, Any], *, unavailable: str
+) -> tuple[str, ...]:
+    """What a guarantee needs that is not here, in words.
+
+    Args:
+        machine: what the stand-in host said of the machine, or why there is none.
+        unavailable: why the driver can't work on this machine at all; empty: it can.
+    """
+    if "facts" not in machine or machine.get("lost"):
+        return (f"a stand-in host ({say_no_standin(machine)})",)
+    if unavailable:
+        return (f"what the driver needs ({unavailable})",)
+    needed = (*guarantee.needs, *guarantee.proof_needs)
+    return tuple(MACHINE_FACTS[name] for name in needed if not machine["facts"].get(name, False))
+
+
+def say_no_standin(machine: Mapping[str, Any]) -> str:
+    """Why there is no stand-in host, in one line."""
+    return str(machine.get("lost") or _say_failed(machine)).strip().splitlines()[-1]
 
 
 def judge_stored(

@@ -7,38 +7,59 @@ gathers it under that case's lock, the others wait and read. Verdicts come from 
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import fcntl
-import json
+import itertools
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from execdrv.driver import DriverRef
 from execdrv.guarantees.catalogue import load_catalogue
-from execdrv.guarantees.facts import MACHINE_FACTS
 from execdrv.guarantees.types import Guarantee
 from execdrv_conformance.check import Case, Check
 from execdrv_conformance.checks import load_checks
 from execdrv_conformance.declaration import Declaration
-from execdrv_conformance.result import Result, judge_stored, needs_control, read_findings
+from execdrv_conformance.result import (
+    Result,
+    find_lacking,
+    judge_stored,
+    needs_control,
+    read_findings,
+    say_no_standin,
+)
 from execdrv_conformance.standin.handle import StandIn, StandInError
+from execdrv_conformance.store import (
+    hold_run,
+    locked,
+    make_run_directory,
+    name_run,
+    read_json,
+    release_run,
+    remove_run_directory,
+    write_json,
+)
 from execdrv_conformance.turnstile import pass_turnstile
 
-#: Every name that a run makes on the machine begins so; `sweep` removes only such.
-PREFIX = "xdc-"
 #: Stand-in hosts that one session may lose: a driver that hangs the kit hangs it every time.
 MOST_LOST = 3
 REQUEST_TIMEOUT_S = 60.0
 MACHINE_TIMEOUT_S = 30.0
 
+#: Of the stand-in hosts of this process: sessions in one directory must not share a name.
+_numbers = itertools.count(1)
+
+
+__all__ = ["RunEndedError", "Session", "UnusableDriverError", "make_run_directory"]
+
 
 class UnusableDriverError(Exception):
     """The driver can't be loaded; the message says why."""
+
+
+class RunEndedError(Exception):
+    """The run was ended from outside while a check was running; it has no result."""
 
 
 class Session:
@@ -78,15 +99,41 @@ class Session:
         self._root = root
         self._standin = standin
         self._borrowed = standin is not None
-        self._count = 0
         self._lost: list[str] = []
         self._no_standin = ""
+        self._stopped = False
         self.evidence: dict[str, dict[str, Any]] = {}
         self.requests: dict[str, dict[str, Any]] = {}
         self.results: dict[str, Result] = {}
         self.problems: list[str] = []
+        #: Seconds of each check; the first of a case pays for the others.
+        self.took_s: dict[str, float] = {}
         self._machine: dict[str, Any] | None = None
         self._declaration: Declaration | None = None
+        self._holds = not self._made
+        if self._holds:
+            hold_run(self.directory)
+        #: What the first session of this directory has noted: the day, the time, the driver.
+        self.noted = self._note()
+
+    def _note(self) -> dict[str, Any]:
+        path = self.directory / "session.json"
+        if not path.exists():
+            now = datetime.datetime.now(datetime.UTC)
+            write_json(
+                path,
+                {
+                    "target": self.driver.target,
+                    "options": self.driver.options,
+                    "ids": self.ids,
+                    "seed": self.seed,
+                    # One day for the baseline, whenever the run passes midnight.
+                    "today": datetime.date.today().isoformat(),
+                    "started": now.isoformat(timespec="seconds"),
+                    "begun_s": time.monotonic(),
+                },
+            )
+        return read_json(path)
 
     # --- what is known ------------------------------------------------------------------------
 
@@ -98,9 +145,8 @@ class Session:
                 self._control / "machine.json", lambda: self._ask({"ask": "machine"})
             )
             if "facts" not in self._machine:
-                why = self._machine.get("lost") or self._machine.get("failed") or "no answer"
-                self._no_standin = str(why).strip().splitlines()[-1]
-                self._machine = {**self._machine, "facts": {}}
+                self._no_standin = say_no_standin(self._machine)
+                self._machine = {"lost": self._no_standin, "facts": {}}
         return self._machine
 
     @property
@@ -121,16 +167,17 @@ class Session:
             self._declaration = Declaration.from_plain(plain)
         return self._declaration
 
+    @property
+    def known_declaration(self) -> Declaration:
+        """The same, or a stand-in for it: without a stand-in host nobody has read it."""
+        _ = self.machine
+        return _nobody(self.driver) if self._no_standin else self.declaration
+
     def lacking(self, id: str) -> tuple[str, ...]:
         """What a guarantee needs that is not here, in words."""
-        guarantee = self.catalogue[id]
-        facts = self.machine["facts"]
-        if self._no_standin:
-            return (f"a stand-in host ({self._no_standin})",)
-        if self.declaration.unavailable:
-            return (f"what the driver needs ({self.declaration.unavailable})",)
-        needed = (*guarantee.needs, *guarantee.proof_needs)
-        return tuple(MACHINE_FACTS[name] for name in needed if not facts.get(name, False))
+        machine = self.machine
+        unavailable = "" if self._no_standin else self.declaration.unavailable
+        return find_lacking(self.catalogue[id], machine, unavailable=unavailable)
 
     # --- checks -------------------------------------------------------------------------------
 
@@ -140,16 +187,46 @@ class Session:
         Raises:
             UnusableDriverError: the driver can't be loaded.
         """
+        begun = time.monotonic()
         check, guarantee = self.checks[id], self.catalogue[id]
         lacking = self.lacking(id)
-        # Without a stand-in host nobody has read what the driver declares.
-        declaration = _nobody(self.driver) if self._no_standin else self.declaration
+        declaration = self.known_declaration
         if not lacking and not self._is_not_applicable(id):
             for case in check.cases:
                 self._gather(check, guarantee, case, declaration)
             self._request(check, declaration)
         self.results[id] = result = self._judge(check, guarantee, declaration)
+        self.took_s[id] = round(time.monotonic() - begun, 3)
+        write_json(
+            self.directory / f"result-{id}.json",
+            {"id": id, "verdict": result.verdict, "took_s": self.took_s[id]},
+        )
         return result
+
+    def read_back(self) -> None:
+        """Judge what other sessions with this directory have measured; asks for nothing.
+
+        Of the selected checks those that nobody ran are NOT-RUN. For the process that puts the
+        work of several together.
+        """
+        for id in self.ids:
+            check = self.checks[id]
+            for case in check.cases:
+                for arm, folder in (("driver", self.directory), ("control", self._control)):
+                    path = folder / f"{arm}-{case.name}.json"
+                    if path.exists():
+                        self.evidence[f"{arm}/{case.name}"] = read_json(path)
+            if (path := self.directory / f"request-{id}.json").exists():
+                self.requests[id] = read_json(path)
+            path = self.directory / f"result-{id}.json"
+            if path.exists():
+                self.took_s[id] = read_json(path)["took_s"]
+            self.results[id] = self._judge(
+                check,
+                self.catalogue[id],
+                self.known_declaration,
+                not_run="" if path.exists() else "it was selected, and did not run",
+            )
 
     def _is_not_applicable(self, id: str) -> bool:
         return self.declaration.statuses.get(id, {}).get("kind") == "not-applicable"
@@ -202,13 +279,10 @@ class Session:
         ]
 
     def _request(self, check: Check, declaration: Declaration) -> None:
-        """Ask for what is declared absent, once by its id and once by its own fields."""
-        status = declaration.statuses.get(check.id, {})
-        if status.get("kind") not in ("absent", "unclaimed") or check.id in self.requests:
+        """Ask for what is declared absent, or absent under a condition, to see it refused."""
+        kind = declaration.statuses.get(check.id, {}).get("kind")
+        if kind not in ("absent", "unclaimed", "when") or check.id in self.requests:
             return
-        requests: list[dict[str, Any]] = [{"require": [check.id]}]
-        if check.request is not None:
-            requests.append(dict(check.request))
         self.requests[check.id] = self._stored(
             self.directory / f"request-{check.id}.json",
             lambda: self._ask(
@@ -216,7 +290,6 @@ class Session:
                     "ask": "request",
                     "arm": "driver",
                     "id": check.id,
-                    "requests": requests,
                     "declaration": declaration.to_plain(),
                     "machine": self.machine["facts"],
                 },
@@ -224,7 +297,14 @@ class Session:
             ),
         )
 
-    def _judge(self, check: Check, guarantee: Guarantee, declaration: Declaration) -> Result:
+    def _judge(
+        self,
+        check: Check,
+        guarantee: Guarantee,
+        declaration: Declaration,
+        *,
+        not_run: str = "",
+    ) -> Result:
         return judge_stored(
             check,
             guarantee,
@@ -233,8 +313,9 @@ class Session:
             machine=self.machine["facts"],
             lacking=self.lacking(check.id),
             request=self.requests.get(check.id),
+            not_run=not_run,
             baseline=self.baseline.get(check.id),
-            today=datetime.date.today().isoformat(),
+            today=self.noted["today"],
         )
 
     # --- the stand-in host --------------------------------------------------------------------
@@ -243,8 +324,7 @@ class Session:
         """Have a stand-in host; returns why there is none."""
         if self._standin is not None:
             return ""
-        self._count += 1
-        name = f"{self.directory.name}-{os.getpid()}-{self._count}"
+        name = f"{name_run(self.directory)}-{os.getpid()}-{next(_numbers)}"
         standin = StandIn(name, directory=self.directory, root=self._find_root())
         try:
             standin.start()
@@ -266,6 +346,8 @@ class Session:
         self, request: dict[str, Any], *, timeout_s: float = MACHINE_TIMEOUT_S
     ) -> dict[str, Any]:
         """Ask the stand-in host; where it is lost, say so as evidence."""
+        if self._stopped:
+            raise RunEndedError
         why = self._try_standin()
         if self._standin is None:
             return {"lost": why}
@@ -277,8 +359,11 @@ class Session:
         try:
             return self._standin.ask(full, timeout_s=timeout_s)
         except StandInError as error:
-            self._lost.append(str(error))
             self._end_standin()
+            if self._stopped:
+                # Nothing is written down of a case that was broken off.
+                raise RunEndedError from error
+            self._lost.append(str(error))
             return {"lost": str(error)}
 
     def _end_standin(self) -> None:
@@ -289,39 +374,30 @@ class Session:
             ]
         self._standin, self._borrowed = None, False
 
+    def stop(self) -> None:
+        """Break off what another thread is doing with this session: it gets RunEndedError."""
+        self._stopped = True
+        if (standin := self._standin) is not None and not self._borrowed:
+            standin.kill()
+
     def close(self) -> None:
         """End the stand-in host, remove the run directory if it was made here. Repeatable."""
         self._end_standin()
         if self._made:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            remove_run_directory(self.directory)
+        elif self._holds:
+            self._holds = False
+            release_run(self.directory)
 
     # --- files --------------------------------------------------------------------------------
 
     def _stored(self, path: Path, gather: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What a file holds, gathered first if nobody has."""
         if not path.exists():
-            with _locked(path.with_suffix(".lock")):
+            with locked(path.with_suffix(".lock")):
                 if not path.exists():
-                    draft = path.with_suffix(".draft")
-                    draft.write_text(json.dumps(gather()))
-                    draft.rename(path)
-        stored: dict[str, Any] = json.loads(path.read_text())
-        return stored
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def make_run_directory() -> Path:
-    """A directory for one run, whose name is the run's."""
-    path = Path(tempfile.mkdtemp(prefix=PREFIX))
-    # Jobs of any user pass through it to their root; the name is no secret.
-    path.chmod(0o755)
-    return path
+                    write_json(path, gather())
+        return read_json(path)
 
 
 def _nobody(driver: DriverRef) -> Declaration:

@@ -1,8 +1,8 @@
 """The command `execdrv`: finds the subcommand, and turns every error into one line and a status.
 
 One module a subcommand; only the chosen one is imported. Exit statuses: those of the job for
-`run`; else 0 done, 1 the answer is no, 125 failed or wrongly used. Runs in the command itself,
-which has one thread; no driver's method runs in it.
+`run`, those of the kit for `conformance`; else 0 done, 1 the answer is no, 125 failed or wrongly
+used. Runs in the command itself; no driver's method runs in it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,13 @@ COMMANDS: dict[str, str] = {
     "destroy": "end and remove containers",
     "gc": "remove what lost containers have left",
     "rootfs": "make, list and remove root file systems",
+    "conformance": "measure what a driver really guarantees",
+    "compare": "show what several drivers guarantee, side by side",
     "completion": "print a completion script for a shell",
 }
+
+#: Subcommands whose status for a wrong command line is their own: that of pytest.
+USAGE_STATUSES = {"conformance": 4}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -65,6 +70,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return FAILED
     except ExecdrvError as error:
         report_error(error, debug=getattr(options, "debug", False))
+        if isinstance(error, UsageError) and words:
+            return USAGE_STATUSES.get(words[0], error.exit_status)
         return error.exit_status
     except Exception as error:
         report_error(error, debug=getattr(options, "debug", False))

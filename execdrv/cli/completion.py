@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from execdrv.cli.output import write_out
+from execdrv.guarantees.ids import IDS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,9 +27,16 @@ SHELLS = ("bash", "zsh", "fish")
 Values = tuple[str, ...] | str
 
 _OPTION_VALUES: dict[str, Values] = {
+    "--baseline": "files",
     "--driver": "drivers",
+    "--id": tuple(IDS),
+    "--junit": "files",
+    "--markdown": "files",
     "--net": ("none", "host"),
+    "--out": "files",
     "--output": "directories",
+    "--profile": ("base", "fs", "limits", "container", "hardened", "hostile"),
+    "--reports": "directories",
     "--result": "files",
     "--root": "directories",
     "--root-mode": ("private", "read-only", "direct"),
@@ -40,6 +48,13 @@ _ARGUMENT_VALUES: dict[str, Values] = {
     "inspect": "containers",
     "destroy": "containers",
     "rootfs remove": "roots",
+    "conformance run": "drivers",
+    "conformance smoke": "drivers",
+    "conformance repro": tuple(IDS),
+    "conformance list": "files",
+    "conformance diff": "files",
+    "conformance verify": "files",
+    "compare": "drivers",
     "completion": SHELLS,
 }
 

@@ -104,3 +104,6 @@ class Mutant:
     verdict: str = "VIOLATED"
     #: Whether it reports something that is not so.
     liar: bool = False
+    #: What it waits for, where it can't be made yet: a feature that no driver here has, or one that
+    #: the machines of the tests lack. Its ids are not scored by it.
+    waits_for: str = ""

@@ -152,10 +152,13 @@ class Owner:
         """
         with contextlib.ExitStack() as undo:
             undo.callback(self._release_lease)
-            box = self._assemble(leased_id=self._take_lease())
+            box = self._assemble(leased_id=LEASE_BASE)
             found = self._check(box)
             if found:
                 raise refused(found, driver=self._driver.name)
+            if self._leased:
+                # Only now: for the machine's first number a directory is made.
+                box = self._assemble(leased_id=self._take_lease())
             directory = self._registry.claim(box.id)
             undo.callback(self._abandon, directory)
             self._directory = directory

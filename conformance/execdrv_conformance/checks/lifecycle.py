@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from execdrv_conformance.check import Check
+from execdrv_conformance.checks.lifecycle_end import END_CHECKS
+from execdrv_conformance.checks.lifecycle_report import REPORT_CHECKS
+from execdrv_conformance.checks.lifecycle_step import STEP_CHECKS
 
-CHECKS: tuple[Check, ...] = ()
+CHECKS: tuple[Check, ...] = (*STEP_CHECKS, *REPORT_CHECKS, *END_CHECKS)

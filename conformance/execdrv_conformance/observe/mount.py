@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
+
+from execdrv_conformance import kernel
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -49,3 +52,34 @@ def find_mount(mounts: list[dict[str, Any]], target: str) -> dict[str, Any] | No
     """The mount that is on top at a target."""
     at = [mount for mount in mounts if mount["target"] == target]
     return at[-1] if at else None
+
+
+def read_all_mounts(pid: int) -> list[dict[str, Any]]:
+    """Every mount of a process's namespace, also those that its root does not reach.
+
+    Raises:
+        OSError: the namespace can't be entered.
+    """
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+            # To enter it leads to its root.
+            kernel.setns(namespace, kernel.CLONE_NEWNS)
+            table = os.open("self/mountinfo", os.O_RDONLY, dir_fd=proc)
+            while data := os.read(table, 1 << 16):
+                os.write(writer, data)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    os.close(proc)
+    with open(reader, encoding="utf-8", errors="surrogateescape") as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise OSError(0, f"the mount namespace of process {pid} can't be entered")
+    return parse_mountinfo(text)

@@ -26,6 +26,8 @@ from execdrv_conformance.observe import process
 #: A supplementary group of the caller, which no job has asked for.
 CALLER_GROUP = 54399
 CALLER_UMASK = 0o027
+#: Small: it must not decide whom the kernel ends.
+CALLER_OOM_SCORE_ADJ = 17
 
 
 @attrs.define(kw_only=True)
@@ -87,6 +89,8 @@ def _become_careless(canaries: Canaries) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGRTMIN + 3})
     os.umask(CALLER_UMASK)
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(CALLER_OOM_SCORE_ADJ))
     # The hard limit stays: nothing here may depend on raising one again.
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))

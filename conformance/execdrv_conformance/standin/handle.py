@@ -127,6 +127,11 @@ class StandIn:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def kill(self) -> None:
+        """End its processes; whoever waits for an answer learns it. For another thread."""
+        if (running := self._process) is not None:
+            running.kill()
+
     def close(self, *, kill: bool = False) -> None:
         """End it and remove what it was given. Repeatable.
 

@@ -29,7 +29,7 @@ from execdrv_conformance.bench import DEADLINE_S, Bench
 from execdrv_conformance.canary import Place
 from execdrv_conformance.check import Check
 from execdrv_conformance.checks import load_checks
-from execdrv_conformance.collect import collect, collect_request
+from execdrv_conformance.collect import collect, collect_request, list_requests
 from execdrv_conformance.declaration import Declaration
 from execdrv_conformance.standin.furnish import Canaries, furnish
 
@@ -116,7 +116,8 @@ class Worker:
 
     def _run_requests(self, request: dict[str, Any]) -> dict[str, Any]:
         bench = self._bench(request, f"request/{request['id']}")
-        return {"requests": [collect_request(bench, fields) for fields in request["requests"]]}
+        requests = list_requests(load_checks()[request["id"]], bench)
+        return {"requests": [collect_request(bench, fields) for fields in requests]}
 
     def close(self) -> None:
         """Destroy what the checks have left."""

@@ -47,7 +47,9 @@ OFFERS = Offers(
         "fs.nosuid": enforced(),
         "fs.masked": _bare("mount a procfs"),
         "fs.sys-ro": _bare("mount a procfs or sysfs"),
+        "fs.no-host-names": _bare("mount a procfs, which names the machine's mounts"),
         "mnt.*": absent(_NO_MOUNT),
+        "mnt.no-remount": _bare("remount what the machine has mounted in its root"),
         "mnt.no-old-root": not_applicable("the root is changed, not the mount namespace"),
         # Other processes, networks, objects of the kernel.
         "pid.*": absent(_NO_NAMESPACE),
@@ -96,6 +98,7 @@ OFFERS = Offers(
         "esc.core-pattern": _bare("mount a procfs"),
         "esc.setns": _bare("enter namespaces of which it has a descriptor"),
         "esc.state": _bare("reach files outside its root"),
+        "esc.teardown": _bare("leave mounts and groups on the machine"),
         "esc.symlink-mount": absent(_NO_MOUNT),
         "esc.exec-ptrace": absent("processes can't join a running container yet"),
     }

@@ -90,29 +90,38 @@ DOMAINS: dict[str, str] = {
 def load_catalogue() -> dict[str, Guarantee]:
     """Every guarantee by id, in the order of the catalogue, its mutants filled in."""
     killers: dict[str, list[Mutant]] = {}
+    waiting: dict[str, str] = {}
     for mutant in MUTANTS:
         for id in mutant.kills:
-            killers.setdefault(id, []).append(mutant)
+            if mutant.waits_for:
+                waiting[id] = f"its mutant {mutant.name!r} waits for {mutant.waits_for}"
+            else:
+                killers.setdefault(id, []).append(mutant)
     return {
         entry.id: attrs.evolve(
             entry,
             mutants=tuple(mutant.name for mutant in killers.get(entry.id, ())),
             provisional_why=entry.provisional_why
-            or explain_provisional(entry, killers.get(entry.id, [])),
+            or explain_provisional(
+                entry, killers.get(entry.id, []), waiting=waiting.get(entry.id, "")
+            ),
         )
         for heading in _HEADINGS
         for entry in heading.GUARANTEES
     }
 
 
-def explain_provisional(entry: Guarantee, killers: list[Mutant]) -> str:
+def explain_provisional(entry: Guarantee, killers: list[Mutant], *, waiting: str = "") -> str:
     """Why an entry can't be scored with these mutants, or an empty string if it can.
 
     A check that nothing turned red yet proves nothing; a one-sided one is fooled more easily, so
     it takes two mutants, one of them a liar.
+
+    Args:
+        waiting: what a mutant that can't be made yet waits for.
     """
     if not killers:
-        return "it has no mutant yet"
+        return waiting or "it has no mutant yet"
     if entry.one_sided and (len(killers) < 2 or not any(mutant.liar for mutant in killers)):
         return "it is one-sided and has not yet two mutants, one of them a liar"
     return ""

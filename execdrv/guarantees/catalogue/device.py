@@ -83,6 +83,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="isolating",
         profile="container",
         inside="lists /dev with type and numbers",
+        outside="the same listing by the process's root",
         control="under the null driver the machine's nodes are listed",
         references=("null(4)", "random(4)"),
     ),
@@ -101,7 +102,11 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="isolating",
         profile="hardened",
         proof_needs=("root",),
-        inside="mknod of a loop device and of a character device, then open",
+        inside=(
+            "mknod of a loop device and of character devices, then open; without CAP_MKNOD and "
+            "with it"
+        ),
+        outside="no process of the job holds a device open",
         control="under the null driver the made node opens",
         references=("mknod(2)", "capabilities(7)"),
     ),
@@ -115,6 +120,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         profile="hardened",
         proof_needs=("root", "loop"),
         inside="opens the canary's loop device, mem, kmsg, fuse, kvm and tun by name and by number",
+        outside="no process of the job holds one open",
         control="under the null driver the canary's loop device opens",
         references=("loop(4)", "mem(4)"),
     ),

@@ -55,6 +55,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="userns-maps-root-to-root",
         fault="maps uid 0 of the user namespace to the machine's uid 0",
         kills=("user.map",),
+        waits_for="a driver that makes a user namespace",
     ),
     Mutant(name="no-cgroup-ns", fault="makes no cgroup namespace", kills=("cg.view",)),
     # --- files
@@ -134,6 +135,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="keeps-host-ctty",
         fault="leaves the job in the caller's session",
         kills=("tty.no-inject",),
+        waits_for="a machine where TIOCSTI is open",
     ),
     # --- privilege
     Mutant(
@@ -146,11 +148,13 @@ MUTANTS: tuple[Mutant, ...] = (
         name="seccomp-x86_64-only",
         fault="lets every call of another architecture through its filter",
         kills=("sec.arch",),
+        waits_for="a driver that sets a filter",
     ),
     Mutant(
         name="seccomp-log-not-deny",
         fault="logs what its filter should deny",
         kills=("sec.deny",),
+        waits_for="a driver that sets a filter",
     ),
     Mutant(
         name="keeps-supplementary-groups",
@@ -162,22 +166,31 @@ MUTANTS: tuple[Mutant, ...] = (
         name="memory.high-only",
         fault="slows the job at its memory limit instead of stopping it",
         kills=("mem.limit-oom",),
+        liar=True,
     ),
     Mutant(
         name="limits-first-process-only",
         fault="limits the memory of the first process, not of the tree",
         kills=("mem.tree",),
+        liar=True,
     ),
-    Mutant(name="no-swap-limit", fault="limits memory and leaves swap free", kills=("mem.swap",)),
+    Mutant(
+        name="no-swap-limit",
+        fault="limits memory and leaves swap free",
+        kills=("mem.swap",),
+        waits_for="a machine with swap",
+    ),
     Mutant(
         name="pids-off-by-100",
         fault="sets the task limit 100 too high",
         kills=("pids.limit",),
+        liar=True,
     ),
     Mutant(
         name="cpu-weight-instead-of-quota",
         fault="sets a weight where a quota was asked for",
         kills=("cpu.quota",),
+        liar=True,
     ),
     Mutant(
         name="rlimit-soft-only",
@@ -199,6 +212,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="pause-only-leader",
         fault="stops the first process and lets the rest run",
         kills=("pause.tree",),
+        waits_for="a driver that can pause",
     ),
     Mutant(
         name="update-noop",
@@ -228,6 +242,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="forges-probe-output",
         fault="prints what the probe would print, without running it",
+        kills=("pid.ns", "pid.hidden"),
+        verdict="CONFLICT",
+        liar=True,
+    ),
+    Mutant(
+        name="speaks-for-the-job",
+        fault="has a process outside the walls print what the probe has printed",
+        kills=("pid.ns", "pid.hidden"),
         verdict="CONFLICT",
         liar=True,
     ),
@@ -255,6 +277,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="crash-loses-state",
         fault="keeps in memory what it needs to find its containers again",
         kills=("crash.recover",),
+        waits_for="a driver whose containers outlive their caller",
     ),
     Mutant(
         name="id-collision-global-state",
@@ -270,5 +293,251 @@ MUTANTS: tuple[Mutant, ...] = (
         name="raises-bare-Exception",
         fault="raises an exception that is no execdrv error",
         kills=("bad.typed",),
+    ),
+    # --- beyond the first list: process
+    Mutant(
+        name="sigterm-ignored",
+        fault="starts the job with SIGTERM ignored",
+        kills=("proc.sig-default", "proc.pid1-term"),
+    ),
+    Mutant(
+        name="signals-blocked",
+        fault="starts the job with a signal blocked",
+        kills=("proc.sig-default", "proc.sig-deliver"),
+    ),
+    Mutant(
+        name="drops-signals",
+        fault="answers a signal with success and does not send it",
+        kills=("proc.sig-deliver", "proc.pid1-term"),
+        liar=True,
+    ),
+    Mutant(
+        name="wrong-cwd",
+        fault="starts every job in the root directory",
+        kills=("proc.cwd",),
+    ),
+    Mutant(
+        name="wrong-umask",
+        fault="starts every job with its own umask",
+        kills=("proc.umask",),
+    ),
+    Mutant(
+        name="exec-error-as-exit-127",
+        fault="reports a command that can't be executed as one that exited with 127",
+        kills=("proc.exec-error",),
+        liar=True,
+    ),
+    Mutant(
+        name="no-stdin",
+        fault="gives the job an empty standard input, whatever was asked",
+        kills=("io.stdin",),
+    ),
+    Mutant(
+        name="swaps-streams",
+        fault="sends standard output to standard error, and the other way round",
+        kills=("io.split",),
+    ),
+    Mutant(
+        name="waits-for-streams",
+        fault="reports the end only when nobody holds the job's output any more",
+        kills=("io.eof-daemon",),
+    ),
+    Mutant(
+        name="keeps-all-output",
+        fault="keeps all output in memory, whatever was asked",
+        kills=("esc.flood",),
+    ),
+    # --- beyond the first list: life cycle
+    Mutant(
+        name="starts-early",
+        fault="runs the command before anybody asks",
+        kills=("life.create-inert",),
+    ),
+    Mutant(
+        name="takes-any-step",
+        fault="takes every operation in every state",
+        kills=("life.states", "life.start-once"),
+    ),
+    Mutant(
+        name="takes-used-id",
+        fault="makes a container of an id that is in use, in the place of the first",
+        kills=("life.id-unique",),
+    ),
+    Mutant(
+        name="ignores-deadline",
+        fault="lets the job run on when its time is up",
+        kills=("life.deadline",),
+    ),
+    Mutant(
+        name="deadline-unreported",
+        fault="reports the end of a job whose time was up as asked for",
+        kills=("life.deadline",),
+        liar=True,
+    ),
+    Mutant(
+        name="answers-waiters-apart",
+        fault="tells the second who waits something else than the first",
+        kills=("life.wait-many",),
+        liar=True,
+    ),
+    Mutant(
+        name="lists-the-dead",
+        fault="leaves a container listed as running when its job has ended",
+        kills=("life.list-truth",),
+        liar=True,
+    ),
+    Mutant(
+        name="destroy-does-nothing",
+        fault="answers destroy with success and does nothing",
+        kills=("leak.proc", "leak.cgroup", "leak.files"),
+        liar=True,
+    ),
+    Mutant(
+        name="final-numbers-lost",
+        fault="has forgotten every number when the container has ended",
+        kills=("stat.final",),
+    ),
+    Mutant(
+        name="kills-by-bare-number",
+        fault="takes a process for its own by the number alone",
+        kills=("crash.stale",),
+    ),
+    # --- beyond the first list: files and mounts
+    Mutant(
+        name="ro-root-writable",
+        fault="leaves a root writable that was asked read-only",
+        kills=("fs.ro-root",),
+    ),
+    Mutant(
+        name="writes-through",
+        fault="lays no private layer over the root",
+        kills=("fs.write-private",),
+    ),
+    Mutant(
+        name="unprotected-proc",
+        fault="leaves /proc/sys and the like writable",
+        kills=("fs.sys-ro",),
+    ),
+    Mutant(
+        name="masks-with-the-image",
+        fault="covers files of /proc with what the root has as /dev/null",
+        kills=("esc.rootfs-links",),
+    ),
+    Mutant(
+        name="names-host-paths",
+        fault="names directories of the machine as the sources of its mounts",
+        kills=("fs.no-host-names",),
+    ),
+    Mutant(
+        name="ro-bind-writable",
+        fault="leaves a bind writable that was asked read-only",
+        kills=("mnt.bind-ro", "mnt.bind-ro-rec"),
+    ),
+    Mutant(
+        name="bind-is-empty",
+        fault="mounts an empty file system where a bind was asked",
+        kills=("mnt.bind",),
+    ),
+    Mutant(
+        name="tmpfs-without-options",
+        fault="mounts a tmpfs without the size and mode that were asked",
+        kills=("mnt.tmpfs",),
+    ),
+    Mutant(
+        name="mounts-deepest-first",
+        fault="mounts what was asked deepest first",
+        kills=("mnt.order",),
+    ),
+    Mutant(
+        name="extra-device",
+        fault="has a node in /dev that nobody asked for",
+        kills=("dev.minimal",),
+    ),
+    Mutant(
+        name="wrong-device",
+        fault="makes /dev/zero a node of the null device",
+        kills=("dev.usable",),
+    ),
+    Mutant(
+        name="makes-any-device",
+        fault="leaves root of the container the right to make device nodes and to open them",
+        kills=("dev.no-mknod", "dev.no-disk"),
+    ),
+    # --- beyond the first list: rights
+    Mutant(
+        name="drops-no-capability",
+        fault="leaves root of the container every capability",
+        kills=("cap.bounding", "cap.effective"),
+    ),
+    Mutant(
+        name="keeps-sys-admin",
+        fault="leaves root of the container CAP_SYS_ADMIN",
+        kills=("cap.bounding", "cap.effective"),
+    ),
+    Mutant(
+        name="leaves-way-back",
+        fault="leaves the job a descriptor of the machine's mounts, and the right to go there",
+        kills=("esc.setns",),
+    ),
+    Mutant(
+        name="leaves-ambient",
+        fault="leaves a job that is not root capabilities in the ambient set",
+        kills=("cap.effective", "user.no-return", "user.no-host-file"),
+    ),
+    Mutant(
+        name="wrong-user",
+        fault="runs the job as the next user and group",
+        kills=("user.uid",),
+    ),
+    # --- beyond the first list: limits
+    Mutant(
+        name="rlimits-ignored",
+        fault="leaves the resource limits of a process as they were",
+        kills=("rlim.soft", "rlim.hard", "rlim.effect"),
+    ),
+    Mutant(
+        name="placed-late",
+        fault="moves the job into its group when it already runs",
+        kills=("cg.placed",),
+    ),
+    Mutant(
+        name="cgroups-writable",
+        fault="shows the job the machine's control groups, writable",
+        kills=("cg.ro", "cg.no-leave"),
+    ),
+    Mutant(
+        name="takes-any-floor",
+        fault="takes a limit too small to start anything, and does not limit",
+        kills=("mem.floor",),
+        liar=True,
+    ),
+    # --- beyond the first list: leaks and ends
+    Mutant(
+        name="says-unmounted",
+        fault="fails to unmount what it mounted, and answers destroy with success",
+        kills=("leak.mount",),
+        liar=True,
+    ),
+    Mutant(
+        name="leaks-netns-name",
+        fault="says that the name of its network namespace is gone, and leaves it",
+        kills=("leak.net",),
+        liar=True,
+    ),
+    Mutant(
+        name="says-cleaned-after-failure",
+        fault="says after a failed start that nothing is left, and leaves a group",
+        kills=("leak.failed",),
+        liar=True,
+    ),
+    Mutant(
+        name="crashes-in-start",
+        fault="its supervisor ends in the middle of start",
+        verdict="UNTESTABLE",
+    ),
+    Mutant(
+        name="hangs-deaf",
+        fault="never returns, and does not hear the host's deadline",
+        verdict="UNTESTABLE",
     ),
 )

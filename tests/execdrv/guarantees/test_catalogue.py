@@ -105,16 +105,17 @@ def test_needs_no_fact_that_the_catalogue_does_not_use() -> None:
 
 def test_mutants_have_names_of_their_own() -> None:
     names = [mutant.name for mutant in MUTANTS]
-    assert len(names) == len(set(names)) == 58
+    # The design's list of 58 is the least.
+    assert len(names) == len(set(names)) >= 58
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_kills_ids_of_the_catalogue_or_shows_another_verdict(mutant: Mutant) -> None:
     assert set(mutant.kills) <= set(CATALOGUE)
     assert len(set(mutant.kills)) == len(mutant.kills)
-    assert bool(mutant.kills) == (mutant.verdict == "VIOLATED")
+    assert bool(mutant.kills) == (mutant.verdict != "UNTESTABLE")
     for id in mutant.kills:
-        assert mutant.name in CATALOGUE[id].mutants
+        assert (mutant.name in CATALOGUE[id].mutants) == (not mutant.waits_for)
 
 
 def test_guarantee_names_no_mutant_that_does_not_kill_it() -> None:
@@ -124,9 +125,9 @@ def test_guarantee_names_no_mutant_that_does_not_kill_it() -> None:
 
 
 def test_id_without_mutant_is_provisional() -> None:
-    assert CATALOGUE["life.states"].mutants == ()
-    assert CATALOGUE["life.states"].provisional_why == "it has no mutant yet"
-    assert CATALOGUE["pid.hidden"].provisional_why.startswith("it is one-sided")
+    assert CATALOGUE["tty.alloc"].mutants == ()
+    assert CATALOGUE["tty.alloc"].provisional_why == "it has no mutant yet"
+    assert CATALOGUE["sec.arch"].provisional_why.startswith("its mutant 'seccomp-x86_64-only'")
     assert not CATALOGUE["pid.ns"].provisional
     for entry in ENTRIES:
         assert entry.mutants or entry.provisional
