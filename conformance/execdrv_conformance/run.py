@@ -23,7 +23,7 @@ from execdrv_conformance.report.model import make_report
 from execdrv_conformance.result import Result
 from execdrv_conformance.session import RunEndedError, Session
 from execdrv_conformance.store import find_run, read_json
-from execdrv_conformance.sweep import find_traces
+from execdrv_conformance.sweep import find_traces, is_run_name
 
 #: Workers beyond this only wait for each other.
 MOST_WORKERS = 4
@@ -118,7 +118,7 @@ def run_driver(
         baseline=baseline,
         control=control,
         problems=problems,
-        left_over=find_traces(find_run(directory).name),
+        left_over=find_traces(name) if is_run_name(name := find_run(directory).name) else (),
         words=words,
     )
 

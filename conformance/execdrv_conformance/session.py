@@ -367,12 +367,11 @@ class Session:
             return {"lost": str(error)}
 
     def _end_standin(self) -> None:
-        if self._standin is not None and not self._borrowed:
-            self._standin.close()
-            self.problems += [
-                problem for problem in self._standin.problems if problem not in self.problems
-            ]
-        self._standin, self._borrowed = None, False
+        standin, self._standin = self._standin, None
+        if standin is not None and not self._borrowed:
+            standin.close()
+            self.problems += [one for one in standin.problems if one not in self.problems]
+        self._borrowed = False
 
     def stop(self) -> None:
         """Break off what another thread is doing with this session: it gets RunEndedError."""

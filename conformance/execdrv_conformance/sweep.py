@@ -25,7 +25,7 @@ from execdrv_conformance.store import PREFIX
 #: A directory younger than this may belong to a run that has not locked it yet. Seconds.
 YOUNG_S = 10.0
 #: `xdc-RUN-PID-N`: a stand-in host's name ends so.
-_OWNER = re.compile(r"-(\d+)-\d+$")
+_OWNER = re.compile(r"(\d+)-\d+$")
 
 
 @attrs.define
@@ -87,7 +87,11 @@ def find_traces(run: str) -> list[str]:
 
     Args:
         run: the name of the run directory.
+    Raises:
+        ValueError: it is no run's name; an empty one would be that of everything.
     """
+    if not is_run_name(run):
+        raise ValueError(f"{run!r} is no name of a run")
     found = [f"group {path}" for path in _find_groups(group.list_hierarchies().values())]
     found = [line for line in found if is_of(line, run)]
     found += [f"mount {one['target']}" for one in mount.read_mounts() if run in one["target"]]
@@ -114,8 +118,15 @@ def _own_line() -> set[int]:
     return pids
 
 
+def is_run_name(name: str) -> bool:
+    """Whether a name can be that of one run alone."""
+    return name.startswith(PREFIX) and len(name) > len(PREFIX)
+
+
 def is_of(path: str, run: str) -> bool:
     """Whether a group's path belongs to a run."""
+    if not is_run_name(run):
+        return False
     name = os.path.basename(path)
     return name == run or name.startswith(f"{run}-")
 

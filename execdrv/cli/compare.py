@@ -102,7 +102,14 @@ def _list_drivers() -> list[str]:
 
 def _measure(drivers: list[str], options: Namespace) -> dict[str, dict[str, Any]]:
     """The report of each driver, run one after the other."""
-    from execdrv.cli.conformance import measure, read_driver, run_directory, select, write_file
+    from execdrv.cli.conformance import (
+        interruptible,
+        measure,
+        read_driver,
+        run_directory,
+        select,
+        write_file,
+    )
     from execdrv_conformance.report.model import format_report
     from execdrv_conformance.report.words import find_name
 
@@ -114,7 +121,7 @@ def _measure(drivers: list[str], options: Namespace) -> dict[str, dict[str, Any]
     if not ids:
         raise UsageError("cannot compare: nothing is selected")
     found = {}
-    with run_directory() as directory:
+    with interruptible(), run_directory() as directory:
         control = directory / "control"
         control.mkdir(mode=0o755)
         for number, driver in enumerate(dict.fromkeys(drivers)):

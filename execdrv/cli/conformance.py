@@ -205,7 +205,7 @@ def execute(options: Namespace) -> int:
             hint=f"actions are {', '.join(actions)}",
         )
     try:
-        with _interruptible():
+        with interruptible():
             return actions[options.action](options)
     except KeyboardInterrupt:
         complain("interrupted: no report was written, and all was ended")
@@ -220,17 +220,24 @@ def execute(options: Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a run as SIGINT does: what it has made is removed first."""
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends a run as SIGINT does, by KeyboardInterrupt: what it has made is removed first.
+
+    A second signal is not heard: cutting the removal short would leave things on the machine.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(_number: int, _frame: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # --- run ---------------------------------------------------------------------------------------
@@ -243,9 +250,16 @@ def _run(options: Namespace) -> int:
     from execdrv_conformance.report.model import format_report
     from execdrv_conformance.report.text import format_summary
     from execdrv_conformance.suggest import suggest_offers
-    from execdrv_conformance.verdict import EXIT_INCOMPLETE, EXIT_PROVEN
+    from execdrv_conformance.verdict import (
+        EXIT_INCOMPLETE,
+        EXIT_NOTHING_SELECTED,
+        EXIT_PROVEN,
+    )
 
     ids = select(options)
+    if not ids:
+        complain("nothing is selected: no guarantee with a check is all that was asked for")
+        return EXIT_NOTHING_SELECTED
     baseline = load_baseline(options.baseline) if options.baseline is not None else {}
     outputs = {"out": format_report, "junit": format_junit, "markdown": format_markdown}
     for name in outputs:
@@ -613,5 +627,6 @@ def _sweep(options: Namespace) -> int:
     write_out("".join(visible(f"alive {path}") + "\n" for path in swept.alive))
     for line in swept.left:
         complain(f"left {line}")
-    write_out(f"{len(swept.removed)} {verb}, {len(swept.alive)} alive, {len(swept.left)} left\n")
+    counts = f"{len(swept.removed)}, alive {len(swept.alive)}, left {len(swept.left)}"
+    write_out(f"{verb} {counts}\n")
     return EXIT_LEAK if swept.left else 0

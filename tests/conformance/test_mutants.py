@@ -3,6 +3,7 @@ of the long run (scripts/mutants.py) agree."""
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,8 @@ from execdrv_mutants import driver_name, find_mutants
 from execdrv_mutants.init import CHANGES, build_init
 
 CATALOGUE = load_catalogue()
-MUTANTS_DIRECTORY = Path(__file__).resolve().parents[1] / "mutants"
+ROOT = Path(__file__).resolve().parents[2]
+MUTANTS_DIRECTORY = ROOT / "tests/mutants"
 #: Says that it keeps everything, and isolates nothing: no fault of one kind, so not in the table.
 NOTHING = "execdrv_mutants.nothing:NothingDriver"
 
@@ -100,6 +102,11 @@ def test_package_is_a_distribution_of_its_own(tmp_path: Path) -> None:
     assert list(target.glob("execdrv_mutants-*.dist-info"))
 
 
+def test_matrix_shows_the_record() -> None:
+    script = runpy.run_path(str(ROOT / "scripts/mutants.py"))
+    assert (ROOT / "docs/kill-matrix.md").read_text() == script["render_matrix"]()
+
+
 # --- exact sets --------------------------------------------------------------------------------
 
 
@@ -114,7 +121,7 @@ def test_mutant_turns_red_what_it_breaks_and_nothing_else(bed: Bed, mutant: Muta
 @pytest.mark.timeout(900)
 def test_without_isolation_every_isolating_id_is_red(bed: Bed) -> None:
     ids = [id for id in load_checks() if CATALOGUE[id].kind == "isolating"]
-    results = bed.measure(NOTHING, ids, alone=True)
+    results = bed.measure(NOTHING, ids)
     green = {id: (one.verdict, one.reason) for id, one in results.items() if not one.is_failure}
     # What this machine lacks is neither.
     assert {id: why for id, why in green.items() if why[0] != "UNPROVEN-HOST"} == {}

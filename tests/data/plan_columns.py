@@ -52,7 +52,8 @@ PLAN_COLUMNS: dict[str, str] = {
     "fs.proc-own": "RRA",
     "fs.masked": "RRO",
     "fs.sys-ro": "RRO",
-    "fs.no-host-names": "OOA",
+    # A job without rights in a root without /proc has no mount table, and remounts nothing.
+    "fs.no-host-names": "OOO",
     "fs.owner": "RRR",
     "mnt.ns": "RRA",
     "mnt.prop-out": "RRA",
@@ -60,7 +61,7 @@ PLAN_COLUMNS: dict[str, str] = {
     "mnt.bind-ro": "RRA",
     "mnt.bind-ro-rec": "ROA",
     "mnt.bind-flags": "RRA",
-    "mnt.no-remount": "RRA",
+    "mnt.no-remount": "RRO",
     "mnt.no-unmask": "RRA",
     "mnt.no-old-root": "RR-",
     "mnt.order": "RRA",

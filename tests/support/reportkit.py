@@ -119,7 +119,9 @@ def fill_run(
 
 def make(directory: Path, **fields: Any) -> dict[str, Any]:
     """The report of a made-up run; `baseline`, `problems`, `left_over` go to `merge_report`."""
-    own = {name: fields.pop(name) for name in ("baseline", "problems", "left_over") if name in fields}
+    own = {
+        name: fields.pop(name) for name in ("baseline", "problems", "left_over") if name in fields
+    }
     return merge_report(fill_run(directory, **fields), **own)
 
 

@@ -239,7 +239,7 @@ def _arguments(bench: Bench) -> Gathered:
     runs = [
         # The first word must not be empty or like an option of the interpreter's: it follows -c.
         [bench.nonce().encode(), *words],
-        [bytes(every), bench.rng.randbytes(bench.rng.randint(50_000, 100_000)).replace(b"\0", b"")],
+        [bytes(every), bench.rng.randbytes(bench.rng.randint(20_000, 40_000)).replace(b"\0", b"")],
         [b"%d" % n for n in range(bench.rng.randint(500, 1000))],
     ]
     inside, outside = [], []
@@ -470,31 +470,47 @@ def _judge_directory(arm: Arm) -> Finding:
 # --- signals -----------------------------------------------------------------------------------
 
 
+#: The interpreter ignores some signals by itself, but leaves the mask as it was.
+_TELL_BLOCKED = (
+    "import signal;print(*map(int,signal.pthread_sigmask(signal.SIG_BLOCK,[])),flush=True);input()"
+)
+
+
 def _default_signals(bench: Bench) -> Gathered:
-    """A shell, for the interpreter itself ignores SIGPIPE and handles SIGINT."""
+    """Three programs, for none shows all: Python ignores SIGPIPE and handles SIGINT, a shell clears
+    its mask once it has waited for a child, and cat does neither but can tell nothing.
+    """
+    with start_job(bench, ["/bin/cat"]) as job:
+        job.tell(b"there\n")
+        job.hear()
+        status = process.read_status(job.pid)
+    caller = process.read_status(os.getpid())
+    with start_job(bench, bench.python(_TELL_BLOCKED)) as job:
+        blocked = [int(word) for word in job.hear().split()]
     script = (
         f"for n in {' '.join(map(str, ENDING))}; do "
         '/bin/sh -c "kill -$n \\$\\$; exit 99" </dev/null 2>/dev/null; echo $n $?; done; echo end\n'
     )
+    ends = {}
     with start_job(bench, ["/bin/sh"]) as job:
         job.tell(script.encode())
-        ends = {}
         while (said := job.hear()) != b"end":
-            number, _, status = said.decode().partition(" ")
-            ends[number] = int(status)
-        status = process.read_status(job.pid)
-        caller = process.read_status(os.getpid())
-    masks = {name: int(status[name], 16) for name in ("SigIgn", "SigBlk")}
-    callers = {name: int(caller[name], 16) for name in ("SigIgn", "SigBlk")}
-    return {"ends": ends}, {"masks": masks, "caller": callers}
+            number, _, end = said.decode().partition(" ")
+            ends[number] = int(end)
+    names = ("SigIgn", "SigBlk")
+    return {"ends": ends, "blocked": blocked}, {
+        "masks": {name: int(status[name], 16) for name in names},
+        "caller": {name: int(caller[name], 16) for name in names},
+    }
 
 
 def _judge_ends(arm: Arm) -> Finding:
-    ends = arm.inside.table("ends")
+    ends, blocked = arm.inside.table("ends"), arm.inside.listed("blocked")
     if len(ends) != len(ENDING):
         return unfinished(f"{len(ends)} of {len(ENDING)} signals were tried")
     alive = [int(number) for number, status in ends.items() if status != 128 + int(number)]
-    return expect(not alive, f"{len(ends)} signals sent, outlived: {alive}")
+    saw = f"{len(ends)} signals sent, outlived: {alive}; blocked: {blocked}"
+    return expect(not alive and not blocked, saw)
 
 
 def _judge_masks(arm: Arm) -> Finding:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from execdrv.container import Container
 from execdrv_conformance.agent import AgentError
 from execdrv_conformance.bench import Bench, Look
 from execdrv_conformance.check import Check, Gathered
@@ -187,7 +188,7 @@ def _big(bench: Bench) -> Gathered:
         facts["grown"] = _finish_big(job, before)
         facts["more"] = len(read_all({"more": out[0]}, timeout_s=END_S)["more"])
     # More than is kept: the rest is dropped, and the job is not held up.
-    with start_job(bench, argv, stdout=1, capture=KEPT_BYTES) as job:
+    with start_job(bench, argv, capture=KEPT_BYTES) as job:
         job.hear()
         before = _read_peaks(_supervisors(job.pid))
         job.tell(b"w")
@@ -376,7 +377,7 @@ def _lose_reader(bench: Bench) -> Gathered:
         said = job.hear(timeout_s=END_S).decode()
         ended = _wait_end(job.container)
     # One that has no say in the matter: the default action of the signal ends it.
-    with _pipe() as out, bench.start(["/bin/cat", "/dev/zero"], stdout=out[1]) as container:
+    with _pipe() as out, _zeros(bench, out[1]) as container:
         _close(out, 1)
         os.read(out[0], 4096)
         _close(out, 0)
@@ -387,7 +388,11 @@ def _lose_reader(bench: Bench) -> Gathered:
     )
 
 
-def _wait_end(container: Any) -> dict[str, Any]:
+def _zeros(bench: Bench, out: int) -> Container:
+    return bench.start(["/bin/cat", "/dev/zero"], stdout=out, stderr=None)
+
+
+def _wait_end(container: Container) -> dict[str, Any]:
     begun = time.monotonic()
     try:
         exit = container.wait(timeout_s=2 * END_S)

@@ -65,6 +65,9 @@ class StandIn:
         self.scratch.mkdir(mode=0o755, parents=True)
         self.scratch.chmod(0o755)
         copy_tree(Path(self._root), self.scratch / "root")
+        for name in ("tmp", "var/tmp"):
+            # In the cached root, which all share, nobody may write; this copy is the run's own.
+            (self.scratch / "root" / name).chmod(0o1777)
         self._guard = make_guard(self.name)
         self.problems += self._guard.problems
         ours, theirs = socket.socketpair()

@@ -333,11 +333,6 @@ MUTANTS: tuple[Mutant, ...] = (
         kills=("io.stdin",),
     ),
     Mutant(
-        name="swaps-streams",
-        fault="sends standard output to standard error, and the other way round",
-        kills=("io.split",),
-    ),
-    Mutant(
         name="waits-for-streams",
         fault="reports the end only when nobody holds the job's output any more",
         kills=("io.eof-daemon",),

@@ -18,6 +18,7 @@ STILL_TO_COME = {
     "life.stop-grace": "a stop with a time of grace",
     "cpu.seconds": "a budget of cpu seconds",
     "stat.monotone": "numbers of a running container",
+    "esc.teardown": "a mount namespace, for a job with CAP_SYS_ADMIN: `when` till then",
 }
 #: Condition -> what it makes true of a default box, and of one that runs as root with capabilities.
 DEFAULT = {"job-not-root": True, "job-without-capabilities": True, "own-uid": True}

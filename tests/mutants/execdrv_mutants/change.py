@@ -46,3 +46,8 @@ def with_order(box: Box, **changes: Any) -> Box:
     """A box whose job is told something else."""
     order: Order = attrs.evolve(box.process, **changes)
     return attrs.evolve(box, process=order)
+
+
+def is_agent(box: Box) -> bool:
+    """Whether the command is the kit's agent, which takes its program on standard input."""
+    return b"'agent'" in b" ".join(box.process.argv)

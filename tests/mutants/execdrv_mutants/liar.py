@@ -21,7 +21,7 @@ from execdrv.limits import Limits, Receipt
 from execdrv.linux.procfs import ProcessId
 from execdrv.offers import Offers, enforced
 from execdrv_chroot.driver import ChrootDriver
-from execdrv_mutants.change import with_order
+from execdrv_mutants.change import is_agent, with_order
 from execdrv_mutants.leak import state_directory
 from execdrv_native.driver import NativeDriver
 
@@ -90,11 +90,6 @@ def _last(box: Box) -> str:
     return os.path.join(state_directory(box), "last")
 
 
-def _is_agent(box: Box) -> bool:
-    """Whether the command is the kit's agent, which takes its program on standard input."""
-    return b"'agent'" in b" ".join(box.process.argv)
-
-
 class _Impostor(NativeDriver):
     """Has another process than the job speak to the kit."""
 
@@ -104,7 +99,7 @@ class _Impostor(NativeDriver):
         self._job = -1
 
     def isolate(self, box: Box) -> Isolated:
-        if not _is_agent(box):
+        if not is_agent(box):
             return super().isolate(box)
         self._line = (os.dup(box.stdio[0]), os.dup(box.stdio[1]))
         ours, theirs = socket.socketpair()
@@ -114,7 +109,7 @@ class _Impostor(NativeDriver):
             return super().isolate(attrs.evolve(box, stdio=(end, end, box.stdio[2])))
 
     def start(self, box: Box) -> ProcessId:
-        if not _is_agent(box):
+        if not is_agent(box):
             return super().start(box)
         process = super().start(with_order(box, argv=self.choose_command(box)))
         if os.fork() == 0:

@@ -9,7 +9,6 @@ import socket
 import attrs
 
 from execdrv.driver import Box
-from execdrv.linux import layer
 from execdrv.linux.layer import make_scratch
 from execdrv.linux.mounts import INERT, clone_tree
 from execdrv.linux.step import Attach, NewFs
@@ -20,6 +19,9 @@ from execdrv.linux.syscalls import (
     CLONE_NEWPID,
     CLONE_NEWUTS,
     MNT_DETACH,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     MS_REC,
     OPEN_TREE_CLONE,
@@ -100,7 +102,7 @@ class SharedPropagation(NativeDriver):
 
     def __init__(self) -> None:
         change(native_child, _mount_scratch=_mount_shared, enter_root=_enter_shared_root)
-        change(layer, clone_tree=_clone_peer)
+        change(native, clone_bind=_clone_peer)
 
     def destroy(self, box: Box) -> None:
         super().destroy(box)
@@ -110,9 +112,10 @@ class SharedPropagation(NativeDriver):
             umount2(box.directory, MNT_DETACH)
 
 
-def _clone_peer(source: int, *, attributes: int, recursive: bool) -> int:
-    recurse = AT_RECURSIVE if recursive else 0
-    tree = open_tree(source, flags=OPEN_TREE_CLONE | recurse)
+def _clone_peer(source: int, *, read_only: bool) -> int:
+    """A copy of a bind's source that stays its peer."""
+    tree = open_tree(source, flags=OPEN_TREE_CLONE | AT_RECURSIVE)
+    attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if read_only else 0)
     mount_setattr(tree, attr_set=attributes, flags=AT_RECURSIVE)
     return tree
 

@@ -11,7 +11,7 @@ from execdrv.driver import Box, ExitReason, Isolated
 from execdrv.errors import StartError
 from execdrv.linux.procfs import ProcessId, detect_process
 from execdrv.supervisor import capture, owner
-from execdrv_mutants.change import change, with_order
+from execdrv_mutants.change import change, is_agent, with_order
 from execdrv_mutants.init import use_init
 from execdrv_native.driver import NativeDriver
 
@@ -177,17 +177,11 @@ class NoStdin(NativeDriver):
     name = "no-stdin"
 
     def isolate(self, box: Box) -> Isolated:
+        if is_agent(box):
+            # Without its program every probe would be lost, and nothing told apart.
+            return super().isolate(box)
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         return super().isolate(evolve(box, stdio=(null, *box.stdio[1:])))
-
-
-class SwapsStreams(NativeDriver):
-    """Sends standard output to where standard error belongs, and the other way round."""
-
-    name = "swaps-streams"
-
-    def isolate(self, box: Box) -> Isolated:
-        return super().isolate(evolve(box, stdio=(box.stdio[0], box.stdio[2], box.stdio[1])))
 
 
 class WaitsForStreams(NativeDriver):
