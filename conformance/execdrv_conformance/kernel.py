@@ -86,6 +86,21 @@ def sethostname(name: str) -> None:
     _check(_libc().sethostname(data, ctypes.c_size_t(len(data))), f"sethostname({name!r})")
 
 
+def setdomainname(name: str) -> None:
+    """setdomainname(2)."""
+    data = name.encode()
+    _check(_libc().setdomainname(data, ctypes.c_size_t(len(data))), f"setdomainname({name!r})")
+
+
+def add_inheritable(number: int) -> None:
+    """Put a capability into this thread's inheritable set (capset(2), version 3)."""
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    _check(_libc().capget(header, sets), "capget")
+    # Effective, permitted and inheritable of the low numbers, then of the high ones.
+    sets[2 + 3 * (number // 32)] |= 1 << number % 32
+    _check(_libc().capset(header, sets), f"capset({number})")
+
+
 def prctl(option: int, *arguments: int) -> int:
     """prctl(2)."""
     words = [ctypes.c_ulong(word) for word in (*arguments, 0, 0, 0, 0)[:4]]

@@ -58,7 +58,8 @@ class Result:
 
     @property
     def is_failure(self) -> bool:
-        """Whether the run fails by it; of an id that is not scored only the kit's own errors do."""
+        """Whether the run fails by it. Of an id that is not scored a proof does not count; that it is
+        violated does."""
         kind = CLASSES[self.verdict]
         return kind == "kit" or kind == "fail"
 

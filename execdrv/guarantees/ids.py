@@ -195,6 +195,7 @@ NOT_APPLICABLE_ALLOWED: frozenset[str] = frozenset(
 #: Parts of an id that `partial` may leave open.
 PARTS: dict[str, tuple[str, ...]] = {
     "fs.no-host-names": ("binds", "root", "rest"),
+    "ipc.keyring": ("session", "user"),
 }
 
 #: Ids that are not in the first catalogue -> the one that brought them.

@@ -149,7 +149,10 @@ class Owner:
             UnsupportedError: this driver or this machine can't; nothing was made.
             ContainerExistsError: the id is in use.
             CreateError: nothing is left.
+            StateError: it was created.
         """
+        # A second time it would give back the first one's lease.
+        next_state("create", self.state, container=self._launch.id)
         with contextlib.ExitStack() as undo:
             undo.callback(self._release_lease)
             box = self._assemble(leased_id=LEASE_BASE)

@@ -51,6 +51,16 @@ def make_veth(name: str, peer: str) -> None:
     _ask(_RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body + _attribute(_IFLA_LINKINFO, info))
 
 
+def delete_link(name: str) -> None:
+    """Remove a link, and its peer with it.
+
+    Raises:
+        OSError: there is none of that name, or it can't be removed.
+    """
+    index = socket.if_nametoindex(name)
+    _ask(_RTM_DELLINK, 0, struct.pack("BxHiII", 0, 0, index, 0, 0))
+
+
 def set_up(name: str) -> None:
     """Switch a link on."""
     index = socket.if_nametoindex(name)

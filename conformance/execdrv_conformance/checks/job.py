@@ -15,15 +15,10 @@ import attrs
 from execdrv.errors import ExecdrvError
 from execdrv.host import Host
 from execdrv_conformance.bench import DEADLINE_S, Bench, Look, describe_error
-from execdrv_conformance.observe import process, supervisor
+from execdrv_conformance.observe import process
 
 #: Beats on standard output as long as it lives, at most a minute.
-BEAT = (
-    "import os,time\n"
-    "for _ in range(3000):\n"
-    "    os.write(1,b'beat\\n')\n"
-    "    time.sleep(0.02)\n"
-)
+BEAT = "import os,time\nfor _ in range(3000):\n    os.write(1,b'beat\\n')\n    time.sleep(0.02)\n"
 #: Kinds of processes that a careless end leaves (probes/lifecycle.py).
 KINDS = ("session", "double", "daemon", "deaf", "left")
 #: Seconds between two beats, and seconds after which one more must have come.

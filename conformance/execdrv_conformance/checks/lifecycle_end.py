@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +18,10 @@ from execdrv_conformance.checks.job import (
     Beats,
     attempt,
     beats_of,
-    kill,
     leave_kinds,
     other_caller,
     state_of,
     sweep,
-    wait_until,
     warm_up,
 )
 from execdrv_conformance.finding import Arm, Finding, expect, holds, unfinished, violated
@@ -203,7 +200,9 @@ def _run_out(bench: Bench) -> Two:
         finally:
             attempt(box.destroy)
             sweep(nonce)
-    control = bench.run(bench.python("import time; time.sleep(0.1)"), **bench.adapt({"timeout": LONGER_S}))
+    control = bench.run(
+        bench.python("import time; time.sleep(0.1)"), **bench.adapt({"timeout": LONGER_S})
+    )
     outside = {
         "took": took,
         "left": left,
@@ -292,7 +291,10 @@ def _destroy_early(bench: Bench, steps: int) -> list[str]:
     for step in (box.create, box.isolate, box.limit)[:steps]:
         step()
     errors = attempt(box.destroy) + attempt(box.destroy)
-    return [*errors, *([f"{box.id}: {box.state}"] if box.state not in ("destroyed", "creating") else [])]
+    return [
+        *errors,
+        *([f"{box.id}: {box.state}"] if box.state not in ("destroyed", "creating") else []),
+    ]
 
 
 def _judge_destroyed(arm: Arm) -> Finding:
@@ -349,8 +351,8 @@ def _kill_above(bench: Bench, *, both: bool) -> Two:
                 "state": bench.host.get(_id_of(look)).state,
             }
             inside["late"] = beats_of(look).count_new()
-            sweep(nonce)
             outside["removed"] = bench.host.gc().get(_id_of(look), "not found") is None
+            outside["after_gc"] = len(process.find_marked(nonce))
     finally:
         if nonce:
             sweep(nonce)
@@ -384,7 +386,9 @@ def _judge_gone(arm: Arm) -> Finding:
         if facts["tree"] < len(KINDS) + 1:
             return unfinished(f"{part}: {facts['tree']} processes before")
         said.append(f"{part}: {len(facts['left'])} of {facts['tree']} left, {facts['state']}")
-        if facts["left"] or facts["state"] != "lost" or not facts["removed"]:
+        if facts["state"] != "lost" or facts["after_gc"] or not facts["removed"]:
+            return violated(f"{said[-1]}; gc left {facts['after_gc']}")
+        if facts["left"]:
             open_parts.append(part)
     if open_parts:
         return violated("; ".join(said), parts=tuple(open_parts))

@@ -236,7 +236,9 @@ def _start_again(bench: Bench) -> Two:
     """A second start, of a job that runs and of one that has ended."""
     nonce, word = bench.nonce(), bench.nonce()
     file = bench.directory("once") / "said"
-    argv = bench.python("import os,sys,time; os.write(1,sys.argv[1].encode()); time.sleep(60)", word)
+    argv = bench.python(
+        "import os,sys,time; os.write(1,sys.argv[1].encode()); time.sleep(60)", word
+    )
     with open(file, "wb") as out:
         box = bench.start(argv, stdout=out, stderr=None, env={"XDC_ONCE": nonce})
         try:

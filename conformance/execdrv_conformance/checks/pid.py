@@ -45,7 +45,6 @@ def _canaries(look: Look) -> dict[str, Any]:
 
 def _judge_hidden(arm: Arm) -> Finding:
     listed, signalled = arm.inside.listed("listed"), arm.inside.listed("signalled")
-    # A number may be that of a process of the job's own; the name is the canary's alone.
     if listed:
         return violated(f"the canary is listed as {listed}")
     pids = arm.canaries.table("processes")

@@ -20,7 +20,7 @@ from typing import Any
 from execdrv.container import Container
 from execdrv_conformance.agent import AgentError
 from execdrv_conformance.bench import Bench, Look
-from execdrv_conformance.check import Check, Gathered
+from execdrv_conformance.check import Case, Check, Gathered
 from execdrv_conformance.checks.cases import PLAIN
 from execdrv_conformance.finding import Arm, Finding, expect, unfinished, violated
 from execdrv_conformance.job import (
@@ -74,6 +74,10 @@ def _close(ends: list[int], index: int) -> None:
     ends[index] = -1
 
 
+#: Of scenarios, which make containers of their own: a slow one spoils no other heading's time.
+STREAMS = Case(name="streams")
+
+
 # --- streams -----------------------------------------------------------------------------------
 
 #: Writes pieces of seeded lengths to both streams in turns, each byte of a stream counted.
@@ -90,19 +94,23 @@ for number, length in enumerate(lengths):
 
 def _split(bench: Bench) -> Gathered:
     seeds = [bench.nonce(), bench.nonce()]
-    lengths = [bench.rng.randint(1, 9000) for _ in range(100)]
+    # Less than a pipe holds: what is too much for one is for io.big.
+    lengths = [bench.rng.randint(1, 900) for _ in range(100)]
     argv = bench.python(_SPLIT, ",".join(seeds), ",".join(map(str, lengths)))
     pairs = list(enumerate(lengths))
     wanted = {
         "stdout": b"".join(_block(seeds[0], number)[:length] for number, length in pairs),
         "stderr": b"".join(_block(seeds[1], n)[: lengths[-1 - n]] for n, _ in pairs),
     }
-    with _pipe() as out, _pipe() as err:
-        with bench.start(argv, stdout=out[1], stderr=err[1]) as container:
-            _close(out, 1)
-            _close(err, 1)
-            piped = read_all({"stdout": out[0], "stderr": err[0]}, timeout_s=STREAM_TIMEOUT_S)
-            container.wait(timeout_s=END_S)
+    with (
+        _pipe() as out,
+        _pipe() as err,
+        bench.start(argv, stdout=out[1], stderr=err[1]) as container,
+    ):
+        _close(out, 1)
+        _close(err, 1)
+        piped = read_all({"stdout": out[0], "stderr": err[0]}, timeout_s=STREAM_TIMEOUT_S)
+        container.wait(timeout_s=END_S)
     exit = bench.run(argv, capture="4M")
     captured = {"stdout": exit.stdout, "stderr": exit.stderr}
     return None, {
@@ -122,13 +130,11 @@ def _hash_streams(streams: dict[str, bytes]) -> dict[str, str]:
 
 def _judge_split(arm: Arm) -> Finding:
     wanted = arm.outside.table("wanted")
-    wrong = {
-        way: got for way in ("piped", "captured") if (got := arm.outside.table(way)) != wanted
-    }
+    wrong = {way: got for way in ("piped", "captured") if (got := arm.outside.table(way)) != wanted}
     return expect(not wrong, f"wanted {wanted}, got {wrong or 'both, piped and captured'}")
 
 
-#: Says on its input, a socket, when it is there and when all is written; waits for a word each time.
+#: Says on its input, a socket, that it is there, and that all is written; waits for a word then.
 _WRITE_BIG = (
     _PATTERN
     + """
@@ -245,7 +251,7 @@ def _stdin(bench: Bench) -> Gathered:
     facts["sent_hash"] = hashlib.sha256(first + rest).hexdigest()
     with _pipe() as feed, start_job(bench, bench.python(_READ_ALL), stdin=feed[0]) as job:
         _close(feed, 0)
-        os.write(feed[1], first)
+        _write_all(feed[1], first)
         said: dict[str, Any] = {"bytes": 0}
         while said["bytes"] < len(first) and "end" not in said:
             said = json.loads(job.hear())
@@ -299,7 +305,7 @@ if os.fork() == 0:
     os._exit(0)
 os.close(ready[1])
 os.read(ready[0], 1)
-os._exit(7)
+os._exit(0)
 """
 
 
@@ -337,11 +343,11 @@ def _leave_holder(bench: Bench) -> Gathered:
 
 def _judge_holder(arm: Arm) -> Finding:
     ways = {way: arm.outside.table(way) for way in ("captured", "piped")}
-    if all(one["end"] == "exited, status 7" and not one["held"] for one in ways.values()):
+    if all(one["end"] == "exited, status 0" and not one["held"] for one in ways.values()):
         return unfinished("no grandchild took the pipe")
     good = all(
         one["held"]
-        and one["end"] == "exited, status 7"
+        and one["end"] == "exited, status 0"
         and one["took_s"] <= END_S
         and not one["left"]
         for one in ways.values()
@@ -365,7 +371,6 @@ for _ in range(100):
 os.write(0, b"written\\n")
 """
 EPIPE = 32
-SIGPIPE = 13
 
 
 def _lose_reader(bench: Bench) -> Gathered:
@@ -415,11 +420,12 @@ def _judge_writer(arm: Arm) -> Finding:
 
 def _judge_writer_end(arm: Arm) -> Finding:
     ended, simple = arm.outside.table("ended"), arm.outside.table("simple")
-    in_time = ended["took_s"] <= END_S and simple["took_s"] <= END_S
-    # One program gets EPIPE because it ignores the signal; the other says an error if it must.
-    gone = simple["signal"] == SIGPIPE or simple["code"] not in (None, 0)
-    saw = f"the job that handles it: {ended}; cat: {simple}"
-    return expect(in_time and ended["code"] == 3 and gone, saw)
+    # cat has no other reason to end; how an end is reported is for proc.exit-*.
+    good = all(
+        one["took_s"] <= END_S and one["reason"] in ("exited", "signaled")
+        for one in (ended, simple)
+    )
+    return expect(good, f"the job that handles it: {ended}; cat: {simple}")
 
 
 # --- terminals ---------------------------------------------------------------------------------
@@ -497,7 +503,7 @@ def _judge_queue(arm: Arm) -> Finding:
 CHECKS = (
     Check(
         id="io.split",
-        cases=(PLAIN,),
+        cases=(STREAMS,),
         scenario=_split,
         inside=None,
         outside=_judge_split,
@@ -505,7 +511,7 @@ CHECKS = (
     ),
     Check(
         id="io.big",
-        cases=(PLAIN,),
+        cases=(STREAMS,),
         scenario=_big,
         inside=None,
         outside=_judge_big,
@@ -513,7 +519,7 @@ CHECKS = (
     ),
     Check(
         id="io.stdin",
-        cases=(PLAIN,),
+        cases=(STREAMS,),
         scenario=_stdin,
         inside=_judge_stdin,
         outside=None,
@@ -521,7 +527,7 @@ CHECKS = (
     ),
     Check(
         id="io.eof-daemon",
-        cases=(PLAIN,),
+        cases=(STREAMS,),
         scenario=_leave_holder,
         inside=None,
         outside=_judge_holder,
@@ -529,7 +535,7 @@ CHECKS = (
     ),
     Check(
         id="io.closed-reader",
-        cases=(PLAIN,),
+        cases=(STREAMS,),
         scenario=_lose_reader,
         inside=_judge_writer,
         outside=_judge_writer_end,
@@ -555,7 +561,7 @@ CHECKS = (
     ),
     Check(
         id="tty.no-inject",
-        cases=(PLAIN,),
+        cases=(STREAMS,),
         scenario=_inject,
         inside=_judge_typed,
         outside=_judge_queue,

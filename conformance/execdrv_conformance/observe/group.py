@@ -145,3 +145,34 @@ def read_pids(directory: str) -> dict[str, Any]:
         "usage": int(read_file(directory, "pids.current")),
         "refused": read_table(directory, "pids.events").get("max", 0),
     }
+
+
+def read_shmem(directory: str) -> int:
+    """Bytes of tmpfs files, shared memory and memfds that a memory group is charged for."""
+    return read_table(directory, "memory.stat")["shmem"]
+
+
+def read_kernel_memory(directory: str) -> int | None:
+    """Bytes of kernel memory that a memory group is charged for; None: not counted apart."""
+    if not is_unified(directory):
+        counted = Path(directory, "memory.kmem.usage_in_bytes")
+        return int(counted.read_text()) if counted.exists() else None
+    table = read_table(directory, "memory.stat")
+    if "kernel" in table:
+        return table["kernel"] + table.get("sock", 0)
+    # Before Linux 5.18 the parts are counted, and pipes are in none of them.
+    return table["slab"] + table["sock"] if {"slab", "sock"} <= set(table) else None
+
+
+def read_swap_peak(directory: str) -> int | None:
+    """Most bytes of swap that a memory group had, or may have; None: not counted."""
+    if is_unified(directory):
+        peak = Path(directory, "memory.swap.peak")
+        if peak.exists():
+            return int(peak.read_text())
+        limit = Path(directory, "memory.swap.max")
+        return int(limit.read_text()) if limit.exists() and limit.read_text() != "max\n" else None
+    both = Path(directory, "memory.memsw.max_usage_in_bytes")
+    if not both.exists():
+        return None
+    return max(0, int(both.read_text()) - int(read_file(directory, "memory.limit_in_bytes")))

@@ -43,9 +43,7 @@ def take_snapshot(scratch: Path) -> Snapshot:
     return Snapshot(
         lines={
             "process": frozenset(_processes()),
-            "mount": frozenset(
-                f"{one['target']} {one['type']} {one['source']}" for one in mount.read_mounts()
-            ),
+            "mount": frozenset(_mounts()),
             "group": frozenset(_groups()),
             "link": frozenset(_links()),
             "netns": frozenset(_listing("/run/netns")),
@@ -77,6 +75,12 @@ def _processes() -> list[str]:
             except OSError:
                 continue
     return found
+
+
+def _mounts() -> list[str]:
+    """One line a mount, also of several that are stacked at one place."""
+    lines = [f"{one['target']} {one['type']} {one['source']}" for one in mount.read_mounts()]
+    return [f"{line} {lines[:number].count(line)}" for number, line in enumerate(lines)]
 
 
 def _groups() -> list[str]:

@@ -62,7 +62,9 @@ def find_supervisor(state: Path, container: str) -> int:
             return 0
         finally:
             os.close(directory)
-        pid: int = struct.unpack("iii", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        pid: int = struct.unpack("iii", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[
+            0
+        ]
     return pid
 
 

@@ -35,7 +35,17 @@ def find_processes(pids, name):
             continue
         if name.encode() in words and int(entry) != os.getpid():
             seen.append(int(entry))
-    return {"listed": seen, "signalled": [pid for pid in pids if _reaches(pid)]}
+    reached = [pid for pid in pids if _reaches(pid) and not _is_another(pid, name)]
+    return {"listed": seen, "signalled": reached}
+
+
+def _is_another(pid, name):
+    """Whether /proc says that this number is a process of another name: one of the job's own."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return name.encode() not in file.read()
+    except OSError:
+        return False
 
 
 def _reaches(pid):
@@ -65,8 +75,22 @@ def signal_all(pids, most):
 
 
 def _own_processes():
-    """This process and its parents: what it may always signal."""
-    return set(describe_self()["chain"])
+    """This process, its parents, and what other probes have forked: what it may always signal."""
+    own = set(describe_self()["chain"])
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            words = file.read()
+    except OSError:
+        return own
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    if file.read() == words:
+                        own.add(int(entry))
+            except OSError:
+                continue
+    return own
 
 
 def trace(pids):

@@ -1,12 +1,15 @@
 """Terminals that the job has or can reach."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import struct
 import termios
 
+# Not in the module termios of every Python.
 _TIOCLINUX = 0x541C
+_TIOCGSID = 0x5429
 
 
 def describe_terminal():
@@ -21,7 +24,7 @@ def describe_terminal():
     except OSError as error:
         session, problem = 0, error.strerror
     else:
-        session = struct.unpack("i", fcntl.ioctl(tty, termios.TIOCGSID, bytes(4)))[0]
+        session = struct.unpack("i", fcntl.ioctl(tty, _TIOCGSID, bytes(4)))[0]
         problem = ""
         os.close(tty)
     return {
@@ -39,10 +42,8 @@ def type_character(character):
     ioctl = {"x86_64": 16, "aarch64": 29}[os.uname().machine]
     terminals = {str(n): n for n in range(256) if os.isatty(n)}
     held = sorted(terminals)
-    try:
+    with contextlib.suppress(OSError):
         terminals["/dev/tty"] = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-    except OSError:
-        pass
     typed, errors = [], {}
     # 3 is TIOCL_PASTESEL: it types what was selected, on a console.
     requests = {

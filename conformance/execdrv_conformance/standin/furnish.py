@@ -26,6 +26,9 @@ from execdrv_conformance.observe import process
 #: A supplementary group of the caller, which no job has asked for.
 CALLER_GROUP = 54399
 CALLER_UMASK = 0o027
+#: CAP_CHOWN, which every root has: in the caller's inheritable set, that an exec keeps
+#: (CVE-2022-24769).
+CALLER_CAPABILITY = 0
 #: Small: it must not decide whom the kernel ends.
 CALLER_OOM_SCORE_ADJ = 17
 
@@ -85,6 +88,8 @@ def _become_careless(canaries: Canaries) -> None:
     # Without root the stand-in host is a user namespace in which groups can't be set.
     with contextlib.suppress(OSError):
         os.setgroups(sorted({*os.getgroups(), CALLER_GROUP}))
+    with contextlib.suppress(OSError):
+        kernel.add_inheritable(CALLER_CAPABILITY)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGRTMIN + 3})

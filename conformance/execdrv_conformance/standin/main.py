@@ -39,6 +39,8 @@ def main(number: int, request: str) -> NoReturn:
     """
     given = json.loads(request)
     channel = socket.socket(fileno=number)
+    # It came by exec; what the worker starts must not have it.
+    os.set_inheritable(number, False)
     try:
         Guard(tuple(given["guard"]), ()).enter()
         _enter_namespaces()

@@ -53,9 +53,12 @@ _FILES: Final[dict[str, Status]] = {
 _NAMESPACES: Final[dict[str, Status]] = {
     "net.*": _OWN_NETWORK,
     "net.no-raw": _DEFAULT_CAPABILITIES,
-    "net.no-admin": _DEFAULT_CAPABILITIES,
     # liblxc gives each container a session keyring of its own.
-    "ipc.keyring": _DEFAULT_CAPABILITIES,
+    "ipc.keyring": partial(
+        "the job's user 0 is the machine's, and user keyrings belong to users",
+        remains="root of the container can read keys in the user keyring of the machine's root",
+        parts=("user",),
+    ),
     "user.map": absent(_NO_USER_NAMESPACE),
     "user.setgroups": absent(_NO_USER_NAMESPACE),
     "user.no-userns": absent(_NO_FILTER),
@@ -63,7 +66,10 @@ _NAMESPACES: Final[dict[str, Status]] = {
 }
 
 _PRIVILEGE: Final[dict[str, Status]] = {
-    "cg.ro": _DEFAULT_CAPABILITIES,
+    "cg.ro": when(
+        "job-not-root",
+        "root, the machine's too, owns its group's files, and mounts them in a user namespace",
+    ),
     "cg.no-leave": _DEFAULT_CAPABILITIES,
     "time.no-set": _DEFAULT_CAPABILITIES,
     "sec.*": absent(_NO_FILTER),

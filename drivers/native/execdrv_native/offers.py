@@ -53,7 +53,6 @@ _FILES: dict[str, Status] = {
 _NAMESPACES: dict[str, Status] = {
     "net.*": _OWN_NETWORK,
     "net.no-raw": _DEFAULT_CAPABILITIES,
-    "net.no-admin": _DEFAULT_CAPABILITIES,
     "ipc.keyring": absent("the job keeps the session keyring of its caller"),
     "user.map": absent(_NO_USER_NAMESPACE),
     "user.setgroups": absent(_NO_USER_NAMESPACE),
@@ -62,7 +61,10 @@ _NAMESPACES: dict[str, Status] = {
 }
 
 _PRIVILEGE: dict[str, Status] = {
-    "cg.ro": _DEFAULT_CAPABILITIES,
+    "cg.ro": when(
+        "job-not-root",
+        "root, the machine's too, owns its group's files, and mounts them in a user namespace",
+    ),
     "cg.no-leave": _DEFAULT_CAPABILITIES,
     "time.no-set": _DEFAULT_CAPABILITIES,
     "sec.*": absent(_NO_FILTER),

@@ -28,7 +28,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="isolating",
         profile="container",
         needs=("cgroup", "ns.cgroup"),
-        inside="reads /proc/self/cgroup and mountinfo",
+        inside="reads /proc/self/cgroup",
         outside="the process's link differs from the machine's",
         control="under the null driver the whole path is seen",
         references=("cgroup_namespaces(7)",),
@@ -39,7 +39,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="limit",
         profile="limits",
         needs=("cgroup",),
-        inside="opens every limit file that it can find for writing",
+        inside=(
+            "writes every file of its limits that it can find, and those that it can mount in a "
+            "user namespace"
+        ),
         outside="values of the limits are unchanged",
         control="from outside the same file takes the value",
         references=("cgroups(7)", "CVE-2023-25809"),
@@ -50,7 +53,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="limit",
         profile="limits",
         needs=("cgroup",),
-        inside="writes its pid to every cgroup.procs that it can find",
+        inside="joins the parent of its groups and their siblings, as far as it can find them",
         outside="every process is still in the container's group",
         control="from outside the same move succeeds",
         references=("cgroups(7)", "CVE-2021-4197"),
@@ -61,9 +64,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="isolating",
         profile="hardened",
         proof_needs=("root",),
-        inside="clock_settime, settimeofday and adjtimex with bad pointers give EPERM",
-        outside="the machine's clock stays steady against the monotonic one",
-        control="under the null driver the same calls give EFAULT: the door is open",
+        # A bad pointer gives EFAULT to everybody: it is read before anybody is asked.
+        inside="settimeofday, adjtimex and clock_adjtime with values out of range give EPERM",
+        outside="CAP_SYS_TIME is missing from all sets; the clock stays steady",
+        control="under the null driver the same calls give EINVAL: the door is open",
         references=("clock_settime(2)", "adjtimex(2)"),
     ),
     Guarantee(

@@ -30,6 +30,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         needs=("ns.ipc",),
         proof_needs=("mqueue",),
         inside="mq_open of the canary's name, and creates its own",
+        outside="the process's ipc namespace link differs from the machine's",
         control="under the null driver the canary queue opens",
         references=("ipc_namespaces(7)", "mq_overview(7)"),
     ),
@@ -40,6 +41,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         profile="container",
         needs=("ns.ipc",),
         inside="opens the sibling's key and queue name",
+        outside="the ipc namespace links of both differ, and from the machine's",
         control="under the null driver the sibling's segment is attached",
         references=("ipc_namespaces(7)",),
     ),
@@ -49,8 +51,14 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="isolating",
         profile="hardened",
         proof_needs=("keyring",),
-        inside="searches and reads both keyrings, lists /proc/keys",
+        inside=(
+            "searches and reads both keyrings, by a keyring of its own too, and lists /proc/keys"
+        ),
         control="under the null driver the canary key is read",
+        parts=(
+            ("session", "a key in the caller's session keyring is out of reach"),
+            ("user", "a key in the caller's user keyring is out of reach"),
+        ),
         references=("keyrings(7)", "keyctl(2)"),
     ),
     Guarantee(
@@ -63,7 +71,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         profile="container",
         needs=("ns.uts",),
         inside="uname and gethostname",
-        outside="the machine's host name is unchanged",
+        outside="the name in the process's uts namespace; the machine's is unchanged",
         references=("uts_namespaces(7)",),
     ),
     Guarantee(

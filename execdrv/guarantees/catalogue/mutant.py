@@ -12,18 +12,29 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="no-pid-ns",
         fault="makes no pid namespace",
-        kills=("pid.ns", "pid.hidden", "pid.no-signal", "pid.no-ptrace", "pid.ns-death"),
+        kills=(
+            "life.parent-death",
+            "pid.ns",
+            "pid.hidden",
+            "pid.no-signal",
+            "pid.no-ptrace",
+            "pid.ns-death",
+        ),
     ),
     Mutant(
         name="host-proc-mounted",
         fault="binds the machine's /proc instead of mounting its own",
-        kills=("pid.hidden", "fs.proc-own"),
+        kills=("fs.proc-own", "fs.no-host-names", "pid.hidden", "pid.no-ptrace"),
     ),
-    Mutant(name="no-mnt-ns", fault="makes no mount namespace", kills=("mnt.ns",)),
+    Mutant(
+        name="no-mnt-ns",
+        fault="makes no mount namespace",
+        kills=("life.id-unique", "fs.escape-chroot", "mnt.ns", "mnt.prop-out", "mnt.no-old-root"),
+    ),
     Mutant(
         name="shared-propagation",
         fault="leaves the propagation of its mounts shared",
-        kills=("mnt.prop-out",),
+        kills=("life.id-unique", "mnt.prop-out", "mnt.prop-in", "bad.fails-closed"),
     ),
     # Not net.lo-up: loopback works on the machine's network too. Not net.no-raw: a capability.
     Mutant(
@@ -37,6 +48,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "net.no-egress",
             "net.siblings",
             "net.no-admin",
+            "bad.fails-closed",
         ),
     ),
     Mutant(name="net-but-lo-down", fault="leaves loopback down", kills=("net.lo-up",)),
@@ -49,7 +61,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="no-uts",
         fault="makes no uts namespace",
-        kills=("uts.hostname", "uts.no-host-set"),
+        kills=("uts.hostname", "uts.no-host-set", "bad.fails-closed"),
     ),
     Mutant(
         name="userns-maps-root-to-root",
@@ -59,16 +71,44 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(name="no-cgroup-ns", fault="makes no cgroup namespace", kills=("cg.view",)),
     # --- files
-    Mutant(name="no-chroot", fault="leaves the machine's root in place", kills=("fs.root",)),
+    Mutant(
+        name="no-chroot",
+        fault="leaves the machine's root in place",
+        kills=(
+            "fs.root",
+            "fs.dotdot",
+            "fs.escape-chroot",
+            "fs.ro-root",
+            "fs.masked",
+            "fs.sys-ro",
+            "fs.no-host-names",
+            "mnt.prop-in",
+            "dev.minimal",
+            "dev.no-disk",
+            "bad.typed",
+            "esc.fd-cwd",
+            "esc.self-exe",
+            "esc.release-agent",
+            "esc.core-pattern",
+            "esc.state",
+        ),
+    ),
     Mutant(
         name="chroot-no-chdir",
         fault="changes the root and leaves the working directory outside",
-        kills=("fs.escape-chroot",),
+        kills=("fs.dotdot", "fs.escape-chroot"),
     ),
     Mutant(
         name="old-root-left",
         fault="does not detach the old root after pivot_root",
-        kills=("mnt.no-old-root",),
+        kills=(
+            "fs.no-host-names",
+            "mnt.no-unmask",
+            "mnt.no-old-root",
+            "bad.fails-closed",
+            "esc.release-agent",
+            "esc.core-pattern",
+        ),
     ),
     Mutant(
         name="ro-bind-not-recursive",
@@ -83,27 +123,27 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="shared-tmp",
         fault="shows the machine's /tmp inside",
-        kills=("fs.tmp-private",),
+        kills=("fs.root", "fs.dotdot", "fs.escape-chroot", "fs.tmp-private", "esc.state"),
     ),
-    Mutant(name="no-nosuid", fault="mounts without nosuid", kills=("fs.nosuid",)),
+    Mutant(name="no-nosuid", fault="mounts without nosuid", kills=("mnt.bind-flags",)),
     Mutant(name="unmasked-proc", fault="leaves /proc without masks", kills=("fs.masked",)),
     # --- process
     Mutant(
         name="exit-code-masked-to-1",
         fault="returns 1 for every exit code that is not 0",
-        kills=("proc.exit-code",),
+        kills=("proc.exit-code", "proc.exit-signal", "proc.exec-error", "io.eof-daemon"),
         liar=True,
     ),
     Mutant(
         name="signal-as-exit-0",
         fault="returns exit code 0 for a death by signal",
-        kills=("proc.exit-signal",),
+        kills=("proc.exit-signal", "proc.pid1-term"),
         liar=True,
     ),
     Mutant(
         name="shell=True",
         fault="passes the command through a shell",
-        kills=("proc.argv-exact",),
+        kills=("proc.exec-error", "proc.argv-exact", "proc.env-exact", "bad.typed"),
     ),
     Mutant(
         name="inherits-env",
@@ -113,7 +153,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="leaks-fd",
         fault="leaves a directory descriptor of the machine open in the job",
-        kills=("proc.fds-closed", "esc.fd-cwd"),
+        kills=("proc.fds-closed", "fs.root", "esc.fd-cwd"),
     ),
     Mutant(
         name="SIGPIPE-ignored",
@@ -129,7 +169,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="truncates-64K",
         fault="drops output after 64 KiB",
-        kills=("io.big",),
+        kills=("io.split", "io.big"),
     ),
     Mutant(
         name="keeps-host-ctty",
@@ -143,7 +183,7 @@ MUTANTS: tuple[Mutant, ...] = (
         fault="leaves one capability more in the bounding set",
         kills=("cap.bounding",),
     ),
-    Mutant(name="no-nnp", fault="does not set no_new_privs", kills=("cap.nnp",)),
+    Mutant(name="no-nnp", fault="does not set no_new_privs", kills=("fs.nosuid", "cap.nnp")),
     Mutant(
         name="seccomp-x86_64-only",
         fault="lets every call of another architecture through its filter",
@@ -165,13 +205,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="memory.high-only",
         fault="slows the job at its memory limit instead of stopping it",
-        kills=("mem.limit-oom",),
+        kills=("mem.limit-oom", "bad.fails-closed"),
         liar=True,
     ),
     Mutant(
         name="limits-first-process-only",
         fault="limits the memory of the first process, not of the tree",
-        kills=("mem.tree",),
+        kills=("mem.tree", "bad.fails-closed"),
         liar=True,
     ),
     Mutant(
@@ -183,19 +223,19 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pids-off-by-100",
         fault="sets the task limit 100 too high",
-        kills=("pids.limit",),
+        kills=("pids.limit", "pids.threads", "pids.bomb", "bad.fails-closed"),
         liar=True,
     ),
     Mutant(
         name="cpu-weight-instead-of-quota",
         fault="sets a weight where a quota was asked for",
-        kills=("cpu.quota",),
+        kills=("cpu.quota", "cpu.quota-sum", "bad.fails-closed"),
         liar=True,
     ),
     Mutant(
         name="rlimit-soft-only",
         fault="sets the soft resource limits and leaves the hard ones",
-        kills=("rlim.hard",),
+        kills=("rlim.hard", "bad.fails-closed"),
     ),
     Mutant(
         name="kills-host-sibling",
@@ -206,7 +246,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="kill-only-leader",
         fault="kills the first process and leaves the rest",
-        kills=("life.kill-tree",),
+        kills=("life.kill-tree", "life.destroy-idem", "io.eof-daemon"),
     ),
     Mutant(
         name="pause-only-leader",
@@ -242,36 +282,103 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="forges-probe-output",
         fault="prints what the probe would print, without running it",
-        kills=("pid.ns", "pid.hidden"),
+        kills=("proc.pid1-term", "pid.ns", "pid.hidden", "pid.ns-death", "bad.fails-closed"),
         verdict="CONFLICT",
         liar=True,
     ),
     Mutant(
         name="speaks-for-the-job",
         fault="has a process outside the walls print what the probe has printed",
-        kills=("pid.ns", "pid.hidden"),
+        kills=(
+            "proc.cwd",
+            "proc.sig-deliver",
+            "proc.pid1-term",
+            "proc.reap",
+            "fs.root",
+            "fs.dotdot",
+            "fs.escape-chroot",
+            "fs.ro-root",
+            "fs.write-private",
+            "fs.size",
+            "fs.inodes",
+            "fs.nosuid",
+            "fs.proc-own",
+            "fs.masked",
+            "fs.sys-ro",
+            "fs.no-host-names",
+            "fs.owner",
+            "mnt.ns",
+            "mnt.prop-out",
+            "mnt.prop-in",
+            "mnt.bind",
+            "mnt.tmpfs",
+            "mnt.bind-ro",
+            "mnt.bind-ro-rec",
+            "mnt.bind-flags",
+            "mnt.no-remount",
+            "mnt.no-unmask",
+            "mnt.no-old-root",
+            "pid.ns",
+            "pid.hidden",
+            "pid.no-signal",
+            "pid.no-ptrace",
+            "pid.ns-death",
+            "bad.fails-closed",
+            "esc.fd-cwd",
+            "esc.self-exe",
+            "esc.release-agent",
+            "esc.core-pattern",
+            "esc.handle",
+            "esc.setns",
+            "esc.symlink-mount",
+            "esc.rootfs-links",
+            "esc.state",
+        ),
         verdict="CONFLICT",
         liar=True,
     ),
     Mutant(
         name="destroy-lies",
         fault="answers destroy with success and leaves the processes",
-        kills=("leak.proc",),
+        kills=(
+            "life.kill-tree",
+            "life.deadline",
+            "life.destroy-idem",
+            "proc.exec-error",
+            "io.eof-daemon",
+            "leak.proc",
+            "bad.spec",
+            "bad.id",
+            "bad.rootfs",
+            "bad.fails-closed",
+        ),
         liar=True,
     ),
     Mutant(name="leaks-mount", fault="leaves a mount behind", kills=("leak.mount",)),
-    Mutant(name="leaks-cgroup", fault="leaves a group behind", kills=("leak.cgroup",)),
-    Mutant(name="leaks-veth", fault="leaves an interface behind", kills=("leak.net",)),
+    Mutant(
+        name="leaks-cgroup",
+        fault="leaves a group behind",
+        kills=("leak.cgroup", "bad.spec", "bad.id", "bad.rootfs", "bad.fails-closed"),
+    ),
+    Mutant(
+        name="leaks-veth",
+        fault="leaves an interface behind",
+        kills=("leak.net", "bad.spec", "bad.id", "bad.rootfs", "bad.fails-closed"),
+    ),
     Mutant(
         name="leaks-supervisor-fd",
         fault="leaves one more descriptor open in the calling process each time",
         kills=("leak.fd",),
     ),
-    Mutant(name="leaks-scratch", fault="leaves a scratch file behind", kills=("leak.files",)),
+    Mutant(
+        name="leaks-scratch",
+        fault="leaves a scratch file behind",
+        kills=("leak.files", "bad.spec", "bad.id", "bad.rootfs", "bad.fails-closed"),
+    ),
     Mutant(
         name="leak-only-on-failed-create",
         fault="cleans up after success only",
-        kills=("leak.failed",),
+        kills=("leak.failed", "bad.rootfs"),
     ),
     Mutant(
         name="crash-loses-state",
@@ -292,13 +399,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="raises-bare-Exception",
         fault="raises an exception that is no execdrv error",
-        kills=("bad.typed",),
+        kills=("proc.exec-error", "proc.cwd", "bad.rootfs", "bad.typed"),
     ),
     # --- beyond the first list: process
     Mutant(
         name="sigterm-ignored",
         fault="starts the job with SIGTERM ignored",
-        kills=("proc.sig-default", "proc.pid1-term"),
+        kills=("proc.exit-signal", "proc.sig-default", "proc.pid1-term"),
     ),
     Mutant(
         name="signals-blocked",
@@ -308,13 +415,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="drops-signals",
         fault="answers a signal with success and does not send it",
-        kills=("proc.sig-deliver", "proc.pid1-term"),
+        kills=("proc.sig-deliver", "proc.pid1-term", "bad.typed"),
         liar=True,
     ),
     Mutant(
         name="wrong-cwd",
         fault="starts every job in the root directory",
-        kills=("proc.cwd",),
+        kills=("proc.cwd", "bad.fails-closed", "bad.typed"),
     ),
     Mutant(
         name="wrong-umask",
@@ -324,7 +431,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="exec-error-as-exit-127",
         fault="reports a command that can't be executed as one that exited with 127",
-        kills=("proc.exec-error",),
+        kills=("proc.exec-error", "proc.cwd", "bad.rootfs", "bad.typed"),
         liar=True,
     ),
     Mutant(
@@ -340,7 +447,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="keeps-all-output",
         fault="keeps all output in memory, whatever was asked",
-        kills=("esc.flood",),
+        kills=("io.big", "esc.flood"),
     ),
     # --- beyond the first list: life cycle
     Mutant(
@@ -356,7 +463,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="takes-used-id",
         fault="makes a container of an id that is in use, in the place of the first",
-        kills=("life.id-unique",),
+        kills=("life.id-unique", "bad.typed"),
     ),
     Mutant(
         name="ignores-deadline",
@@ -384,7 +491,19 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="destroy-does-nothing",
         fault="answers destroy with success and does nothing",
-        kills=("leak.proc", "leak.cgroup", "leak.files"),
+        kills=(
+            "life.kill-tree",
+            "life.destroy-idem",
+            "life.list-truth",
+            "leak.proc",
+            "leak.cgroup",
+            "leak.files",
+            "bad.spec",
+            "bad.id",
+            "bad.rootfs",
+            "bad.fails-closed",
+            "bad.typed",
+        ),
         liar=True,
     ),
     Mutant(
@@ -401,17 +520,17 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="ro-root-writable",
         fault="leaves a root writable that was asked read-only",
-        kills=("fs.ro-root",),
+        kills=("fs.ro-root", "bad.fails-closed"),
     ),
     Mutant(
         name="writes-through",
         fault="lays no private layer over the root",
-        kills=("fs.write-private",),
+        kills=("fs.write-private", "fs.tmp-private", "fs.no-host-names"),
     ),
     Mutant(
         name="unprotected-proc",
         fault="leaves /proc/sys and the like writable",
-        kills=("fs.sys-ro",),
+        kills=("fs.sys-ro", "esc.core-pattern"),
     ),
     Mutant(
         name="masks-with-the-image",
@@ -426,17 +545,25 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="ro-bind-writable",
         fault="leaves a bind writable that was asked read-only",
-        kills=("mnt.bind-ro", "mnt.bind-ro-rec"),
+        kills=("mnt.bind-ro", "mnt.bind-ro-rec", "bad.fails-closed"),
     ),
     Mutant(
         name="bind-is-empty",
         fault="mounts an empty file system where a bind was asked",
-        kills=("mnt.bind",),
+        kills=(
+            "fs.no-host-names",
+            "mnt.bind",
+            "mnt.bind-ro",
+            "mnt.bind-ro-rec",
+            "mnt.bind-flags",
+            "mnt.order",
+            "bad.fails-closed",
+        ),
     ),
     Mutant(
         name="tmpfs-without-options",
         fault="mounts a tmpfs without the size and mode that were asked",
-        kills=("mnt.tmpfs",),
+        kills=("mnt.tmpfs", "bad.fails-closed"),
     ),
     Mutant(
         name="mounts-deepest-first",
@@ -451,7 +578,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="wrong-device",
         fault="makes /dev/zero a node of the null device",
-        kills=("dev.usable",),
+        kills=("dev.minimal", "dev.usable"),
     ),
     Mutant(
         name="makes-any-device",
@@ -462,33 +589,47 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="drops-no-capability",
         fault="leaves root of the container every capability",
-        kills=("cap.bounding", "cap.effective"),
+        kills=(
+            "mnt.no-remount",
+            "mnt.no-unmask",
+            "cap.bounding",
+            "cap.effective",
+            "bad.fails-closed",
+            "esc.core-pattern",
+            "esc.handle",
+        ),
     ),
     Mutant(
         name="keeps-sys-admin",
         fault="leaves root of the container CAP_SYS_ADMIN",
-        kills=("cap.bounding", "cap.effective"),
+        kills=(
+            "mnt.no-remount",
+            "mnt.no-unmask",
+            "cap.bounding",
+            "cap.effective",
+            "esc.core-pattern",
+        ),
     ),
     Mutant(
         name="leaves-way-back",
         fault="leaves the job a descriptor of the machine's mounts, and the right to go there",
-        kills=("esc.setns",),
+        kills=("proc.fds-closed", "mnt.no-remount", "mnt.no-unmask", "esc.core-pattern"),
     ),
     Mutant(
         name="leaves-ambient",
         fault="leaves a job that is not root capabilities in the ambient set",
-        kills=("cap.effective", "user.no-return", "user.no-host-file"),
+        kills=("proc.cwd", "user.no-return", "user.no-host-file", "cap.effective"),
     ),
     Mutant(
         name="wrong-user",
         fault="runs the job as the next user and group",
-        kills=("user.uid",),
+        kills=("fs.owner", "user.uid", "bad.fails-closed"),
     ),
     # --- beyond the first list: limits
     Mutant(
         name="rlimits-ignored",
         fault="leaves the resource limits of a process as they were",
-        kills=("rlim.soft", "rlim.hard", "rlim.effect"),
+        kills=("rlim.soft", "rlim.hard", "rlim.effect", "bad.fails-closed"),
     ),
     Mutant(
         name="placed-late",
@@ -498,7 +639,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="cgroups-writable",
         fault="shows the job the machine's control groups, writable",
-        kills=("cg.ro", "cg.no-leave"),
+        kills=("fs.sys-ro", "cg.ro", "cg.no-leave", "esc.release-agent"),
     ),
     Mutant(
         name="takes-any-floor",
@@ -516,13 +657,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="leaks-netns-name",
         fault="says that the name of its network namespace is gone, and leaves it",
-        kills=("leak.net",),
+        kills=("leak.net", "bad.spec", "bad.id", "bad.rootfs", "bad.fails-closed"),
         liar=True,
     ),
     Mutant(
         name="says-cleaned-after-failure",
         fault="says after a failed start that nothing is left, and leaves a group",
-        kills=("leak.failed",),
+        kills=("leak.failed", "bad.rootfs"),
         liar=True,
     ),
     Mutant(

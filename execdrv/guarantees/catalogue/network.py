@@ -27,6 +27,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         needs=("ns.net",),
         proof_needs=("veth",),
         inside="lists its interfaces by netlink and in /proc/net/dev",
+        outside="lists those of the process in its /proc/PID/net/dev",
         control="under the null driver the machine's interfaces are listed",
         references=("network_namespaces(7)",),
     ),
@@ -82,7 +83,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         profile="container",
         needs=("ns.net",),
         inside="connects to the sibling's port and abstract socket",
-        outside="the sibling accepts nothing",
+        outside="the sibling accepts nothing, and the links of both namespaces differ",
         control="under the null driver the sibling accepts",
         references=("network_namespaces(7)",),
     ),
@@ -92,7 +93,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="isolating",
         profile="hardened",
         inside="socket() with SOCK_RAW and AF_PACKET gives EPERM",
-        outside="CAP_NET_RAW is missing from CapEff and CapBnd",
+        outside="CAP_NET_RAW is missing from CapEff, CapPrm and CapBnd",
         control="under the null driver both sockets open",
         references=("raw(7)", "packet(7)", "CVE-2020-14386"),
     ),
@@ -105,7 +106,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="isolating",
         profile="hardened",
         proof_needs=("veth",),
-        inside="tries each change by netlink and ioctl",
+        inside=(
+            "tries to change size, flags, address, route and queue of a link of the machine by "
+            "netlink and ioctl, without CAP_NET_ADMIN and with it"
+        ),
         outside="the machine's dumps are equal before and after",
         control="under the null driver the change to a scratch interface succeeds",
         references=("rtnetlink(7)", "capabilities(7)"),

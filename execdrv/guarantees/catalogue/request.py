@@ -86,16 +86,18 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        inside="the canary that the job would have touched is untouched",
-        outside="no process, group or file has appeared",
-        control="the same spec without the request runs",
+        outside=(
+            "UnsupportedError, no output of the command, and no process, group or file has "
+            "appeared; what is accepted instead has its effect, as the job sees it"
+        ),
+        control="what the driver offers is accepted, and the job sees its effect",
     ),
     Guarantee(
         id="bad.typed",
         title="Every failure MUST be an error of the execdrv hierarchy that names stage and field.",
         kind="functional",
         profile="base",
-        outside="class and attributes of the error, for each injected failure",
+        outside="class and attributes of the error, for each provoked failure",
         control="the same call without the failure raises nothing",
     ),
 )

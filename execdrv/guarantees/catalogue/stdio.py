@@ -16,8 +16,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        inside="writes two seeded patterns in turns",
-        outside="hash of each stream equals the pattern's",
+        outside="of a job that writes two patterns in turns: hash of each stream is its pattern's",
     ),
     Guarantee(
         id="io.big",
@@ -27,8 +26,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        inside="writes a seeded pattern",
-        outside="hash is equal; the supervisor's resident memory stays bounded",
+        outside=(
+            "of a job that writes a seeded pattern: hash is equal; resident memory of every "
+            "process above the job stays bounded"
+        ),
         references=("pipe(7)",),
     ),
     Guarantee(
@@ -50,15 +51,17 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        inside="leaves a process that holds the pipe",
-        outside="result within the window; the holder is ended with the container",
+        outside=(
+            "of a job that leaves a process with the pipe: result within the window; the holder is "
+            "ended with the container"
+        ),
     ),
     Guarantee(
         id="io.closed-reader",
         title="When its reader has gone, the job MUST get SIGPIPE or EPIPE and MUST NOT hang.",
         kind="functional",
         profile="base",
-        inside="logs the signal or the error",
+        inside="logs the error of its write",
         outside="the job ends within the window",
         control="with a reader the same write succeeds",
         references=("pipe(7)",),

@@ -1,0 +1,434 @@
+"""Checks of `leak`: what is left of a container, whatever its end was.
+
+All of them but two read one and the same row of lives: before each and after it the machine is
+looked at. That the looks see anything is shown with things which the kit makes for a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from execdrv.errors import ExecdrvError
+from execdrv.spec import Bind, Tmpfs
+from execdrv_conformance import kernel
+from execdrv_conformance.agent import AgentError
+from execdrv_conformance.bench import Bench
+from execdrv_conformance.canary.network import delete_link, make_veth
+from execdrv_conformance.check import Case, Check
+from execdrv_conformance.checks.job import (
+    attempt,
+    kill,
+    leave_kinds,
+    state_of,
+    sweep,
+    wait_until,
+    warm_up,
+)
+from execdrv_conformance.finding import Arm, Finding, Judgement, expect, unfinished, violated
+from execdrv_conformance.observe import group, process, supervisor
+from execdrv_conformance.observe.rule import list_rules
+from execdrv_conformance.observe.snapshot import Snapshot, wait_for_rest
+
+LEAKS = Case(name="leaks", budget_s=110.0)
+
+Two = tuple[dict[str, Any], dict[str, Any]]
+
+MEMORY_BYTES = 64 << 20
+#: Memory in which nothing can be started.
+TINY_BYTES = 4096
+
+# --- looking -----------------------------------------------------------------------------------
+
+
+def look_at_all(bench: Bench) -> Snapshot:
+    """A snapshot with what belongs to the kit's scratch and to networks besides."""
+    lines = dict(bench.snapshot().lines)
+    lines["rule"] = frozenset(list_rules())
+    # The root of every job here is a directory of the kit's; a name that stays there is left over.
+    own = frozenset(name for name in lines["file"] if not name.startswith("/run/netns/"))
+    lines["file"] = own | _names_of(bench.root)
+    return Snapshot(lines=lines)
+
+
+def _names_of(top: Path) -> frozenset[str]:
+    found = []
+    for directory, names, files in os.walk(top):
+        found += [os.path.join(directory, name) for name in (*names, *files)]
+    return frozenset(found)
+
+
+def rest_of(bench: Bench, before: Snapshot) -> dict[str, list[str]]:
+    """What has come since, and stays: by kind, a few lines each."""
+    left = wait_for_rest(before, lambda: look_at_all(bench))
+    return {kind: lines[:5] for kind, lines in left.items()}
+
+
+def _sweep_rest(left: dict[str, list[str]]) -> None:
+    """End processes that were left; files, groups and mounts are in the next look's `before`."""
+    for line in left.get("process", []):
+        kill(int(line.split()[0]))
+
+
+@contextlib.contextmanager
+def _decoys(bench: Bench) -> Iterator[None]:
+    """One thing of each kind for which a container is looked through, made by the kit."""
+    word = bench.nonce()
+    place = bench.directory("decoy")
+    file = state_of(bench) / word
+    with contextlib.ExitStack() as undo:
+        kernel.mount("xdc", str(place), "tmpfs", 0, "size=4k")
+        undo.callback(kernel.umount, str(place))
+        file.touch()
+        undo.callback(file.unlink)
+        names = Path("/run/netns")
+        names.mkdir(exist_ok=True)
+        (names / word).touch()
+        undo.callback((names / word).unlink)
+        for controller in group.list_hierarchies():
+            above = group.directory_of(os.getpid(), controller)
+            if above is not None:
+                os.mkdir(os.path.join(above, word))
+                undo.callback(os.rmdir, os.path.join(above, word))
+                break
+        with contextlib.suppress(OSError):
+            make_veth(word[:13], f"{word[:13]}p")
+            undo.callback(delete_link, word[:13])
+        yield
+
+
+def _look_at_decoys(bench: Bench) -> dict[str, int]:
+    """How many of the kit's own things the look finds, by kind."""
+    before = look_at_all(bench)
+    with _decoys(bench):
+        found = before.compare(look_at_all(bench))
+    return {kind: len(lines) for kind, lines in found.items()}
+
+
+# --- a row of lives ----------------------------------------------------------------------------
+
+
+def _fields(bench: Bench) -> dict[str, Any]:
+    """All that makes a driver make things: limits, mounts."""
+    source = bench.directory("bound")
+    return bench.adapt(
+        {
+            "memory": MEMORY_BYTES,
+            "pids": 64,
+            "tmpfs": (Tmpfs(target=b"/mnt", size=1 << 20),),
+            "binds": (Bind(source=os.fsencode(source), target=b"/srv"),),
+        }
+    )
+
+
+def _live(bench: Bench) -> dict[str, Any]:
+    """One container for each way of ending: what is left of it, and what was there before."""
+    warm_up(bench)
+    seen = _look_at_decoys(bench)
+    fields = _fields(bench)
+    bench.asked = dict(fields)
+    lives: list[dict[str, Any]] = []
+    during: dict[str, int] = {}
+    ways: dict[str, Callable[[], Any]] = {
+        "exit": lambda: bench.run(["/bin/sh", "-c", "exit 3"], **fields),
+        "signal": lambda: bench.run(["/bin/sh", "-c", "kill -9 $$"], **fields),
+        "timeout": lambda: bench.run(
+            ["/bin/sleep", "5"], **fields, **bench.adapt({"timeout": 0.2})
+        ),
+        "failed start": lambda: bench.run(["/no/such/command"], **fields),
+        "destroyed": lambda: _destroy_busy(bench, fields, during),
+        "lost": lambda: _lose(bench, fields),
+    }
+    if "timeout" not in bench.adapt({"timeout": 0.2}):
+        del ways["timeout"]
+    for way, act in ways.items():
+        before = look_at_all(bench)
+        error = ""
+        try:
+            act()
+        except (ExecdrvError, AgentError, TimeoutError) as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        left = rest_of(bench, before)
+        _sweep_rest(left)
+        lives.append({"way": way, "error": error, "left": left})
+    return {"lives": lives, "during": during, "seen": seen}
+
+
+def _destroy_busy(bench: Bench, fields: dict[str, Any], during: dict[str, int]) -> None:
+    """Destroyed while processes of five kinds run, and one is busy in a mount."""
+    before = look_at_all(bench)
+    nonce = ""
+    try:
+        with bench.agent(**fields) as look:
+            nonce = look.agent.nonce
+            leave_kinds(look)
+            if "tmpfs" in fields:
+                look.agent.call("lifecycle:hold", {"path": "/mnt"})
+            found = before.compare(look_at_all(bench))
+            during.update({kind: len(lines) for kind, lines in found.items()})
+            during["marked"] = len(process.find_marked(nonce))
+    finally:
+        left = process.wait_ended(process.find_marked(nonce), timeout_s=1.0) if nonce else []
+        if left:
+            sweep(nonce)
+            raise ExecdrvError(f"{len(left)} processes with the nonce were left")
+
+
+def _lose(bench: Bench, fields: dict[str, Any]) -> None:
+    """The supervisor is killed; what it left is collected."""
+    error: ExecdrvError | None = None
+    with contextlib.suppress(ExecdrvError), bench.agent(**fields) as look:
+        if look.container is not None:
+            id = look.container.id
+            supervisor.kill_together([supervisor.find_supervisor(state_of(bench), id)])
+            answers = bench.host.gc()
+            error = answers.get(id, ExecdrvError(f"gc did not find {id}"))
+    if error is not None:
+        raise error
+
+
+def _gather_lives(bench: Bench) -> Two:
+    return {}, bench.share(_live)
+
+
+def _judge_kinds(*kinds: str, control: str, marked: bool = False) -> Judgement:
+    """A judgement of lives by some kinds of things.
+
+    Args:
+        kinds: of the snapshot.
+        control: the kind of which the kit's look must have found its own or the container's thing.
+        marked: whether a process that carried the nonce counts too.
+    """
+
+    def judge(arm: Arm) -> Finding:
+        seen, during = arm.outside.table("seen"), arm.outside.table("during")
+        number = during.get(control, 0) + seen.get(control, 0)
+        if not number:
+            return unfinished(f"the look finds no {control} where there is one")
+        left = [
+            f"{life['way']}: {kind} {life['left'][kind][0]}"
+            for life in arm.outside.listed("lives")
+            for kind in kinds
+            if kind in life["left"]
+        ]
+        if marked:
+            left += [
+                f"{life['way']}: {life['error']}"
+                for life in arm.outside.listed("lives")
+                if "with the nonce were left" in life["error"]
+            ]
+        if left:
+            return violated("; ".join(left[:4]))
+        odd = [
+            f"{life['way']}: {life['error'] or 'no error'}"
+            for life in arm.outside.listed("lives")
+            if bool(life["error"]) != (life["way"] == "failed start")
+        ]
+        if odd:
+            return unfinished(odd[0])
+        ways = [life["way"] for life in arm.outside.listed("lives")]
+        return expect(True, f"nothing after {', '.join(ways)}; before, {number} were found")
+
+    return judge
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+def _fail(bench: Bench) -> Two:
+    """A failure at each stage, and the supervisor's death after each step."""
+    warm_up(bench)
+    seen = _look_at_decoys(bench)
+    root = bench.fresh_root()
+    (root / "srv/file").write_text("no directory")
+    (root / "srv/text").write_text("no program")
+    (root / "srv/text").chmod(0o755)
+    folder = bench.directory("bound")
+    true = ["/bin/true"]
+    asked: dict[str, tuple[list[str], dict[str, Any]]] = {
+        "no such command": (["/no/such/command"], {}),
+        "no program": (["/srv/text"], {}),
+        "no such directory": (true, {"workdir": "/no/such/directory"}),
+        "file as directory": (true, {"workdir": "/srv/file"}),
+        "bind onto a file": (
+            true,
+            {"binds": (Bind(source=os.fsencode(folder), target=b"/srv/file"),)},
+        ),
+        "bind below a file": (
+            true,
+            {"binds": (Bind(source=os.fsencode(folder), target=b"/srv/file/below"),)},
+        ),
+        "too little memory": (true, {"memory": TINY_BYTES}),
+        "no such user": (true, {"user": "nobody-has-this-name"}),
+        "an id of another": (true, {"name": "taken"}),
+    }
+    failures = []
+    full = _fields(bench)
+    with bench.start(["/bin/sleep", "60"], stdout=None, stderr=None, name="taken"):
+        for title, (argv, fields) in asked.items():
+            before = look_at_all(bench)
+            act = _runner(bench, argv, {**full, **fields, "rootfs": root})
+            errors = attempt(act)
+            left = rest_of(bench, before)
+            _sweep_rest(left)
+            failures.append({"stage": title, "error": errors[:1], "left": left})
+        for steps in (1, 2, 3):
+            before = look_at_all(bench)
+            title, errors = _fail_after(bench, steps, full)
+            left = rest_of(bench, before)
+            _sweep_rest(left)
+            failures.append({"stage": title, "error": errors[:1], "left": left})
+    return {}, {"failures": failures, "seen": seen}
+
+
+def _runner(bench: Bench, argv: list[str], fields: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: bench.run(argv, **fields)
+
+
+def _fail_after(bench: Bench, steps: int, fields: dict[str, Any]) -> tuple[str, list[str]]:
+    """The supervisor is killed after some steps; the caller's next step fails, and it destroys."""
+    box = bench.container(["/bin/sleep", "60"], stdout=None, stderr=None, **fields)
+    taken = (box.create, box.isolate, box.limit, box.start)
+    for step in taken[:steps]:
+        step()
+    supervisor.kill_together([supervisor.find_supervisor(state_of(bench), box.id)])
+    errors = attempt(taken[steps])
+    errors += attempt(box.destroy)
+    return f"supervisor killed after {taken[steps - 1].__name__}", errors
+
+
+def _judge_failures(arm: Arm) -> Finding:
+    failures, seen = arm.outside.listed("failures"), arm.outside.table("seen")
+    blind = [kind for kind in ("mount", "group", "file") if not seen.get(kind)]
+    if blind:
+        return unfinished(f"the look finds no {blind[0]} where there is one")
+    if failures[0]["error"] != ["CommandNotFoundError"]:
+        return unfinished(f"a command that is not there: {failures[0]['error'] or 'no error'}")
+    left = [f"{one['stage']}: {one['left']}" for one in failures if one["left"]]
+    failed = [one for one in failures if one["error"]]
+    return expect(
+        not left, "; ".join(left[:3]) if left else f"{len(failed)} failures, nothing left"
+    )
+
+
+# --- descriptors -------------------------------------------------------------------------------
+
+ROUNDS = 4
+#: Lives in each round: see `_live_round`.
+LIVES_A_ROUND = 6
+
+
+def _count_descriptors(bench: Bench) -> Two:
+    """Descriptors and threads of this process and of the fork server, round after round."""
+    with bench.start(["/bin/sleep", "60"], stdout=None, stderr=None) as box:
+        owner = supervisor.find_supervisor(state_of(bench), box.id)
+        server = process.parent_of(owner)
+        _live_round(bench)
+        counts = []
+        for _ in range(ROUNDS + 1):
+            wait_until(lambda: supervisor.list_supervisors(server) == [owner], timeout_s=2.0)
+            counts.append(_count(server))
+            _live_round(bench)
+    held = os.open("/dev/null", os.O_RDONLY)
+    step = [_count(server)["caller"], 0]
+    os.close(held)
+    step[1] = _count(server)["caller"]
+    return {}, {"counts": counts, "step": step, "kinds": _kinds_of_descriptors()}
+
+
+def _live_round(bench: Bench) -> None:
+    """Lives that end by themselves, one captured, one destroyed, one failed, one lost."""
+    for _ in range(2):
+        bench.run(["/bin/true"])
+    bench.run(["/bin/true"], capture=1000)
+    with bench.start(["/bin/sleep", "60"], stdout=None, stderr=None):
+        pass
+    attempt(lambda: bench.run(["/no/such/command"]))
+    with bench.start(["/bin/sleep", "60"], stdout=None, stderr=None) as box:
+        supervisor.kill_together([supervisor.find_supervisor(state_of(bench), box.id)])
+
+
+def _count(server: int) -> dict[str, int]:
+    return {
+        "caller": len(process.read_fds(os.getpid())),
+        "caller threads": len(os.listdir("/proc/self/task")),
+        "server": len(process.read_fds(server)),
+        "server threads": len(os.listdir(f"/proc/{server}/task")),
+    }
+
+
+def _kinds_of_descriptors() -> list[str]:
+    return sorted({link.partition(":")[0] for link in process.read_fds(os.getpid()).values()})
+
+
+def _judge_descriptors(arm: Arm) -> Finding:
+    counts, step = arm.outside.listed("counts"), arm.outside.listed("step")
+    if step[0] != step[1] + 1:
+        return unfinished(f"a descriptor held open on purpose does not show: {step}")
+    first, last = counts[0], counts[-1]
+    grown = {name: [one[name] for one in counts] for name in first if last[name] > first[name]}
+    lives = ROUNDS * LIVES_A_ROUND
+    return expect(not grown, f"over {lives} lives: {grown or first}")
+
+
+LEAK_CHECKS = (
+    Check(
+        id="leak.proc",
+        cases=(LEAKS,),
+        scenario=_gather_lives,
+        inside=None,
+        outside=_judge_kinds("process", control="process", marked=True),
+        likely="destroy ends the first process and forgets the rest",
+    ),
+    Check(
+        id="leak.mount",
+        cases=(LEAKS,),
+        scenario=_gather_lives,
+        inside=None,
+        outside=_judge_kinds("mount", control="mount"),
+        likely="a mount is made in the machine's namespace, or is busy when it is removed",
+    ),
+    Check(
+        id="leak.cgroup",
+        cases=(LEAKS,),
+        scenario=_gather_lives,
+        inside=None,
+        outside=_judge_kinds("group", control="group"),
+        likely="a group is not empty when it is removed, or one hierarchy is forgotten",
+    ),
+    Check(
+        id="leak.net",
+        cases=(LEAKS,),
+        scenario=_gather_lives,
+        inside=None,
+        outside=_judge_kinds("link", "netns", "rule", control="netns"),
+        likely="a link, a name or a rule is made and nobody removes it",
+    ),
+    Check(
+        id="leak.fd",
+        cases=(LEAKS,),
+        scenario=_count_descriptors,
+        inside=None,
+        outside=_judge_descriptors,
+        likely="a descriptor that travels with an answer, or a connection, is not closed",
+    ),
+    Check(
+        id="leak.files",
+        cases=(LEAKS,),
+        scenario=_gather_lives,
+        inside=None,
+        outside=_judge_kinds("file", "ipc", control="file"),
+        likely="a file is made under a name that no record has",
+    ),
+    Check(
+        id="leak.failed",
+        cases=(LEAKS,),
+        scenario=_fail,
+        inside=None,
+        outside=_judge_failures,
+        likely="what was made before the failure is removed after success only",
+    ),
+)
