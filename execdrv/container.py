@@ -343,11 +343,26 @@ class Container:
         self.close()
 
     def close(self) -> None:
-        """Close this handle's descriptors; the container is not touched. Repeatable."""
-        for connection in (self._starter, self._waiting):
-            if connection is not None:
-                connection.close()
-        self._starter = self._waiting = None
+        """Close this handle's descriptors; the container is not touched. Repeatable.
+
+        One that a thread waits on is closed by that thread, when its answer has come.
+        """
+        is_idle = self._wait_lock.acquire(blocking=False)
+        try:
+            with self._asking_lock:
+                waited = None if is_idle else self._waiting
+                for connection in (self._starter, self._waiting):
+                    if connection is not None and connection is not waited:
+                        connection.close()
+                self._starter, self._waiting = None, waited
+        finally:
+            if is_idle:
+                self._wait_lock.release()
+
+    def forget_parent(self) -> None:
+        """In a forked child of the user's program: threads that held locks are not here."""
+        self._wait_lock, self._asking_lock = threading.Lock(), threading.Lock()
+        self.close()
 
     def wait_gone(self, timeout_s: float) -> bool:
         """Whether the supervisor that this process started has exited."""

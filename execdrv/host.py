@@ -368,7 +368,7 @@ class Host:
         """In a forked child of the user's program: its containers are the parent's."""
         self._lock = threading.Lock()
         for container in self._containers:
-            container.close()
+            container.forget_parent()
         self._containers = set()
         if isinstance(self._launcher, ServerLauncher):
             self._launcher.forget()

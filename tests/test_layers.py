@@ -73,7 +73,11 @@ PUBLIC = (
 
 #: Third-party and standard modules that belong to one place: name, where, only inside functions.
 CONFINED = (
-    ("ctypes", ("execdrv.linux", "execdrv_conformance.kernel", "execdrv_conformance.probes"), False),
+    (
+        "ctypes",
+        ("execdrv.linux", "execdrv_conformance.kernel", "execdrv_conformance.probes"),
+        False,
+    ),
     ("lxc", ("execdrv_lxc.binding",), True),
     ("_lxc", ("execdrv_lxc.binding",), True),
     ("pyroute2", (), True),

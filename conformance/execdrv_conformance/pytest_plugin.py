@@ -333,7 +333,10 @@ class Collector:
     ) -> Generator[None, object, object]:
         """End what this process made, then set the exit status by the verdicts."""
         result = yield
-        if not self.verdicts or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        if not self.verdicts or exitstatus not in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+        ):
             _end_run(self._config)
             return result
         from execdrv_conformance.verdict import EXIT_KIT_ERROR, exit_status

@@ -194,6 +194,7 @@ NOT_APPLICABLE_ALLOWED: frozenset[str] = frozenset(
 
 #: Parts of an id that `partial` may leave open.
 PARTS: dict[str, tuple[str, ...]] = {
+    "life.parent-death": ("supervisor", "both"),
     "fs.no-host-names": ("binds", "root", "rest"),
     "ipc.keyring": ("session", "user"),
 }

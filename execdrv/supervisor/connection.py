@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import socket
 import time
@@ -156,7 +157,9 @@ class Connection:
                     f"cannot {operation} the container: no answer in {timeout_s:g} s",
                     operation=operation,
                 ) from error
-            if isinstance(error, ConnectionError):
+            # Another thread may have closed it.
+            closed = isinstance(error, OSError) and error.errno == errno.EBADF
+            if closed or isinstance(error, ConnectionError):
                 raise SupervisorLostError(
                     f"cannot {operation} the container: its supervisor is gone",
                     operation=operation,

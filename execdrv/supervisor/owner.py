@@ -31,6 +31,7 @@ from execdrv.errors import (
     DriverBugError,
     ExecdrvError,
     OperationError,
+    StartError,
     StateError,
 )
 from execdrv.init.link import InitLink
@@ -233,9 +234,15 @@ class Owner:
         try:
             with self._driver_call("start"):
                 self._watched = self._driver.start(box)
-        except ExecdrvError:
+        except ExecdrvError as error:
+            stats = box.group.stats() if box.group is not None else None
             self._end_tree()
             self._update(state="stopped")
+            if type(error) is StartError and stats is not None and stats.oom_kills:
+                raise StartError(
+                    "cannot start the command: its memory limit is too small to start in",
+                    hint="raise the memory limit",
+                ) from error
             raise
         self._started_at = time.monotonic()
         if box.spec.timeout:

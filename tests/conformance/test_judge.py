@@ -47,17 +47,24 @@ def calibrated(inside: Finding = HOLDS, outside: Finding = HOLDS, **fields: Any)
 def test_every_question_has_a_verdict_with_a_reason() -> None:
     """The whole product; what is proven is proven by somebody who saw it."""
     count = 0
-    for kind, declared, inside, outside, control_in, control_out, request, lacking in (
-        itertools.product(
-            get_args(Kind),
-            get_args(Declared),
-            STATES,
-            STATES,
-            STATES,
-            STATES,
-            (None, *get_args(Request)),
-            ((), ("swap",)),
-        )
+    for (
+        kind,
+        declared,
+        inside,
+        outside,
+        control_in,
+        control_out,
+        request,
+        lacking,
+    ) in itertools.product(
+        get_args(Kind),
+        get_args(Declared),
+        STATES,
+        STATES,
+        STATES,
+        STATES,
+        (None, *get_args(Request)),
+        ((), ("swap",)),
     ):
         question = Question(
             kind=kind,

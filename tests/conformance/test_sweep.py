@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,9 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process with the name of a run in its arguments, as a stand-in host has it."""
     words = [sys.executable, "-c", "import time; time.sleep(60)", "/tmp/xdc-znamed/xdc-znamed-1"]
     process = subprocess.Popen(words)
+    # Popen is back once execve has closed its pipe, which is before the words can be read.
+    while words[-1].encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        time.sleep(0.001)
     yield process
     process.kill()
     process.wait()

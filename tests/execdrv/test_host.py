@@ -20,6 +20,7 @@ import attrs
 import pytest
 
 from execdrv import Host, wire
+from execdrv.container import Container
 from execdrv.errors import (
     CommandNotFoundError,
     ContainerNotFoundError,
@@ -127,6 +128,52 @@ def test_a_container_is_readable_at_its_exit(host: Host, R: Path) -> None:
         assert select.select([container], [], [], 0)[0] == []
         assert select.select([container], [], [], 5)[0] == [container]
         assert container.wait(0).code == 0
+
+
+def test_threads_that_wait_on_one_handle_get_the_same_output(host: Host, R: Path) -> None:
+    container = host.start(
+        "native", ["/bin/sh", "-c", "sleep 0.2; echo word"], rootfs=R, capture=99
+    )
+    found: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(container.wait(timeout_s=5).stdout))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [b"word\n"] * 4
+    assert container.wait().stdout == b"word\n"
+    container.destroy()
+
+
+def test_who_waits_is_told_when_another_thread_destroys_by_the_same_handle(
+    host: Host, R: Path
+) -> None:
+    for _ in range(5):
+        container = host.start("native", ["/bin/sleep", "60"], rootfs=R)
+        found: list[str] = []
+
+        def wait(container: Container = container, found: list[str] = found) -> None:
+            found.append(container.wait(timeout_s=5).reason)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.01)
+        container.destroy()
+        thread.join()
+        assert found == ["destroyed"]
+
+
+def test_a_container_is_created_once(host: Host, R: Path) -> None:
+    container = host.container("native", ["/bin/true"], rootfs=R)
+    with pytest.raises(StateError):
+        container.signal(0)
+    container.create()
+    with pytest.raises(StateError):
+        container.create()
+    container.destroy()
 
 
 def test_wait_gives_up_when_told(host: Host, R: Path) -> None:

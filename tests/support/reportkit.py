@@ -12,6 +12,7 @@ from typing import Any
 
 from execdrv.guarantees.catalogue import load_catalogue
 from execdrv.guarantees.facts import MACHINE_FACTS
+from execdrv_conformance.checks import load_checks
 from execdrv_conformance.run import merge_report
 from execdrv_conformance.store import write_json
 
@@ -108,8 +109,9 @@ def fill_run(
         {"facts": facts, "kernel": "6.1", "python": "3.11", "uid": 0, "cpus": 2},
     )
     write_json(directory / "driver.json", declaration or declaration_of())
-    write_json(directory / "driver-plain.json", driver or evidence_of(OWN))
-    write_json(directory / "control-plain.json", control or evidence_of(SHARED))
+    for case in {case.name for id in IDS for case in load_checks()[id].cases}:
+        write_json(directory / f"driver-{case}.json", driver or evidence_of(OWN))
+        write_json(directory / f"control-{case}.json", control or evidence_of(SHARED))
     for id in ids if done is None else done:
         write_json(directory / f"result-{id}.json", {"id": id, "verdict": "?", "took_s": 0.5})
     for id, request in (requests or {}).items():

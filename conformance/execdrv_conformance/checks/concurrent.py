@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import subprocess
 import threading
 import time
@@ -31,7 +32,7 @@ WAIT_S = 10.0
 
 MANY = 20
 #: Prints its word, waits for the end of its input, exits with its number.
-_ANSWER = "import sys; print(sys.argv[1], flush=True); sys.stdin.read(); sys.exit(int(sys.argv[2]))"
+_ANSWER = 'echo "$1"; read -r _; exit "$2"'
 
 
 def _answer_all(bench: Bench) -> Two:
@@ -48,7 +49,7 @@ def _answer_together(bench: Bench, count: int) -> list[dict[str, Any]]:
     answers: list[dict[str, Any]] = []
     try:
         for word, number in wanted:
-            argv = bench.python(_ANSWER, word, str(number))
+            argv = ["/bin/sh", "-c", _ANSWER, "sh", word, str(number)]
             errors: list[str] = []
             try:
                 boxes.append(bench.start(argv, stdin=reader, capture=1000))
@@ -109,9 +110,9 @@ _TALK = (
     "open('/tmp/'+word,'w').close()\n"
     "os.write(1,(word+' '+os.environ['XDC_WORD']+' '"
     "+str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])+'\\n').encode())\n"
-    "sys.stdin.readline()\n"
-    "os.write(1,(' '.join(sorted(n for n in os.listdir('/tmp') if n.startswith('xdc')))+'\\n').encode())\n"
     "sys.stdin.read()\n"
+    "names=sorted(name for name in os.listdir('/tmp') if name.startswith('xdc'))\n"
+    "os.write(1,(' '.join(names)+'\\n').encode())\n"
 )
 NOFILE_LEAST = 100
 MEMORY_LEAST = 48 << 20
@@ -138,8 +139,7 @@ def _talk_across(bench: Bench) -> Two:
         for row in rows:
             _wait_for_lines(row["file"], 1)
         outside = [_read_limits(row) for row in rows]
-        os.write(writer, b"\n" * TALKERS)
-        # One line for each: whoever reads more than its own leaves another without.
+        # All have left their file: now each looks around.
         os.close(writer)
         writer = -1
         for row in rows:
@@ -165,8 +165,7 @@ def _talker(bench: Bench, number: int) -> dict[str, Any]:
             "rlimits": (Rlimit(name="nofile", soft=nofile, hard=nofile),),
         }
     )
-    root = bench.fresh_root()
-    (root / "tmp").chmod(0o1777)
+    root = _link_root(bench)
     return {
         "word": word,
         "nofile": nofile,
@@ -175,6 +174,22 @@ def _talker(bench: Bench, number: int) -> dict[str, Any]:
         "argv": bench.python(_TALK, word),
         "file": bench.directory("talk") / "said",
     }
+
+
+def _link_root(bench: Bench) -> Path:
+    """A root of its own with the same files: a job here makes new ones and changes none."""
+    top = bench.scratch / f"root-{bench.nonce()}"
+    for directory, _, files in os.walk(bench.root):
+        copy = top / Path(directory).relative_to(bench.root)
+        copy.mkdir()
+        copy.chmod(stat.S_IMODE(os.stat(directory).st_mode))
+        for name in files:
+            os.link(os.path.join(directory, name), copy / name, follow_symlinks=False)
+        for name in os.listdir(directory):
+            if os.path.islink(os.path.join(directory, name)) and not os.path.lexists(copy / name):
+                (copy / name).symlink_to(os.readlink(os.path.join(directory, name)))
+    (top / "tmp").chmod(0o1777)
+    return top
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -408,7 +423,7 @@ def _live_once(
     reader, writer = os.pipe()
     box = None
     try:
-        argv = bench.python(_ANSWER, word, str(number))
+        argv = ["/bin/sh", "-c", _ANSWER, "sh", word, str(number)]
         box = bench.container(argv, stdin=reader, capture=1000)
         for step in (box.create, box.isolate, box.limit, box.start):
             barrier.wait(WAIT_S)

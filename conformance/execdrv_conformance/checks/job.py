@@ -1,4 +1,4 @@
-"""What checks of lives, ends and leftovers share: jobs that beat, callers of their own, attempts."""
+"""What checks of lives, ends and leftovers share: jobs that beat, other callers, attempts."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -66,9 +67,9 @@ def _stop_politely(bench: Bench) -> Two:
                 beats.wait_for(("ready",))
                 job = process.find_marked(nonce)
                 begun = time.monotonic()
-                stop = getattr(box, "stop", None)
+                stop: Callable[[float], Any] | None = getattr(box, "stop", None)
                 call = "destroy" if stop is None else "stop"
-                attempt(box.destroy if stop is None else lambda: stop(GRACE_S))
+                attempt(box.destroy if stop is None else functools.partial(stop, GRACE_S))
                 process.wait_ended(job, timeout_s=GRACE_S + LATE_S + 1)
                 took[kind] = round(time.monotonic() - begun, 3)
                 heard[kind] = beats.count().get("TERM", 0)
@@ -101,8 +102,8 @@ def _judge_grace(arm: Arm) -> Finding:
 def _kill_tree(bench: Bench) -> Two:
     """Processes of five kinds; the container is destroyed, or its job ends by itself."""
     warm_up(bench)
-    ends: dict[str, Callable[[Look], Any]] = {
-        "destroy": lambda look: look.container and look.container.destroy(),
+    ends: dict[str, Callable[[Look], None]] = {
+        "destroy": _destroy,
         "exit": _end_leader,
     }
     before: dict[str, dict[str, int]] = {}
@@ -132,6 +133,11 @@ def _kill_tree(bench: Bench) -> Two:
             if nonce:
                 sweep(nonce)
     return {"before": before, "late": late}, {"trees": trees, "left": left}
+
+
+def _destroy(look: Look) -> None:
+    if look.container is not None:
+        look.container.destroy()
 
 
 def _end_leader(look: Look) -> None:

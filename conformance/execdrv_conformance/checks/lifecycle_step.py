@@ -280,8 +280,8 @@ def _judge_said_once(arm: Arm) -> Finding:
     said, refused = arm.inside.number("said"), arm.inside.flag("refused")
     if not said:
         return unfinished("the job said nothing")
-    saw = f"the nonce was printed {said} times, a second start was {'refused' if refused else 'taken'}"
-    return expect(said == 1 and refused, saw)
+    second = "refused" if refused else "taken"
+    return expect(said == 1 and refused, f"printed {said} times; a second start was {second}")
 
 
 def _judge_carried_once(arm: Arm) -> Finding:
@@ -303,7 +303,6 @@ def _take_name(bench: Bench) -> Two:
     warm_up(bench)
     answers: list[bool] = []
     second: list[str] = []
-    made: list[Any] = []
     state = state_of(bench)
     with other_caller(bench) as other, bench.agent(name=name) as look:
         warm_up(other)

@@ -28,6 +28,7 @@ SCRATCH, SCRATCH_PEER = "xdcs0", "xdcs1"
 SCRATCH_ADDRESS = "192.0.2.1"
 CAP_NET_RAW = 13
 _SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
+_IFF_RUNNING = 0x40
 _ETH_P_ALL, _ETH_P_IP = 3, 0x0800
 
 
@@ -211,8 +212,11 @@ def _dump_network() -> dict[str, Any]:
             request = struct.pack("16s24x", name.encode())
             flags = fcntl.ioctl(channel, _SIOCGIFFLAGS, request)
             mtu = fcntl.ioctl(channel, _SIOCGIFMTU, request)
-            found[name] = [*struct.unpack_from("H", flags, 16), *struct.unpack_from("i", mtu, 16)]
-    for table in ("fib_trie", "route", "ipv6_route", "if_inet6"):
+            # That it runs, a link finds out by itself, a moment after it was switched on.
+            number = struct.unpack_from("H", flags, 16)[0] & ~_IFF_RUNNING
+            found[name] = [number, struct.unpack_from("i", mtu, 16)[0]]
+    # IPv4 only: addresses of IPv6 come and change by themselves.
+    for table in ("fib_trie", "route"):
         with contextlib.suppress(OSError):
             text = Path(f"/proc/net/{table}").read_text()
             # Without counters of use.

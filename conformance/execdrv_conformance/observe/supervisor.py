@@ -62,10 +62,8 @@ def find_supervisor(state: Path, container: str) -> int:
             return 0
         finally:
             os.close(directory)
-        pid: int = struct.unpack("iii", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[
-            0
-        ]
-    return pid
+        credentials = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("iii", credentials)[0])
 
 
 def kill_together(pids: Iterable[int]) -> list[int]:

@@ -132,7 +132,9 @@ def _reach_sysv(key, size):
 
 
 def _open_queue(name, flags):
-    queue = _call("mq_open", name.encode(), flags, 0o666, None)
+    # One short message: all queues of a user share 800 KiB, whatever the namespace.
+    attributes = (ctypes.c_long * 8)(0, 1, 64)
+    queue = _call("mq_open", name.encode(), flags, 0o666, ctypes.byref(attributes))
     os.close(queue)
     return queue
 

@@ -18,7 +18,7 @@ def fork_until_refused(most):
             try:
                 pid = os.fork()
             except OSError as problem:
-                error = errno.errorcode.get(problem.errno, str(problem.errno))
+                error = errno.errorcode.get(problem.errno or 0, str(problem.errno))
                 break
             if pid == 0:
                 os.close(write_end)

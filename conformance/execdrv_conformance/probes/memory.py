@@ -3,6 +3,7 @@
 Each size is bounded by who asks; whatever is left held is given back by `drop`.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -40,8 +41,13 @@ def touch_and_keep(size):
     return {"touched": size}
 
 
-def touch_together(size, count):
-    """Children that hold their part until each one has it or was ended: how many of each."""
+def touch_together(small, large, count):
+    """Children that each hold a part at one time, a small one and a large one: how it went."""
+    return {"small": _share(small, count), "large": _share(large, count)}
+
+
+def _share(size, count):
+    """How many held their part when each one had it or was ended, and how many were ended."""
     told, tell = os.pipe()
     held, hold = os.pipe()
     pids = []
@@ -75,7 +81,7 @@ def touch_together(size, count):
     os.close(told)
     statuses = [os.waitpid(pid, 0)[1] for pid in pids]
     killed = sum(1 for status in statuses if status & 0x7F == 9)
-    return {"together": alive, "killed": killed, "failed": sum(1 for one in statuses if one >> 8)}
+    return {"together": alive, "killed": killed}
 
 
 def _ended(pids):
@@ -202,11 +208,9 @@ def _fill_lines(size):
     while filled < size:
         if filled < size // 4:
             near, far = os.pipe()
-            try:
+            # A user may have so many pages of pipes (pipe(7)); the small ones do as well.
+            with contextlib.suppress(OSError):
                 fcntl.fcntl(far, F_SETPIPE_SZ, 1 << 20)
-            except OSError:
-                # A user may have so many pages of pipes (pipe(7)); the small ones do as well.
-                pass
         else:
             one, other = socket.socketpair()
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200 << 10)

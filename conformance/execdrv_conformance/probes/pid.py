@@ -75,22 +75,25 @@ def signal_all(pids, most):
 
 
 def _own_processes():
-    """This process, its parents, and what other probes have forked: what it may always signal."""
+    """This process, its parents, and whatever is younger than it: what other probes have left.
+
+    The machine's canaries are older than any container.
+    """
     own = set(describe_self()["chain"])
-    try:
-        with open("/proc/self/cmdline", "rb") as file:
-            words = file.read()
-    except OSError:
-        return own
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    if file.read() == words:
-                        own.add(int(entry))
-            except OSError:
-                continue
+    born = _birth("self")
+    for entry in os.listdir("/proc") if born is not None else []:
+        if entry.isdigit() and (_birth(entry) or 0) >= born:
+            own.add(int(entry))
     return own
+
+
+def _birth(pid):
+    """Start time of a process in ticks since boot; None: there is no telling."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(") ")[2].split()[19])
+    except OSError:
+        return None
 
 
 def trace(pids):

@@ -30,6 +30,7 @@ OFFERS = Offers(
             "nothing but its parents ends a job that has neither a pid namespace nor a cgroup",
             remains="if the supervisor and the process that started it are killed at the same "
             "moment, processes of the job run on until `execdrv gc`",
+            parts=("both",),
         ),
         "proc.pid1-term": not_applicable("there is no pid namespace"),
         "proc.reap": enforced(),

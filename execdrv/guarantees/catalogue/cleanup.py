@@ -14,7 +14,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="hygiene",
         profile="base",
         outside=(
-            "scan of all environments for the nonce, and of the children of the supervisor's parent"
+            "process table before and after six ways of ending; scan for the nonce after a destroy"
         ),
         control="while the container runs, the same look finds its processes",
     ),
@@ -27,7 +27,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="hygiene",
         profile="fs",
         outside="mountinfo before and after is equal",
-        control="while the container runs, the same look finds its mounts in its namespace",
+        control="the same look finds a mount that the kit makes",
     ),
     Guarantee(
         id="leak.cgroup",
@@ -36,7 +36,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         profile="limits",
         needs=("cgroup",),
         outside="trees of all hierarchies before and after are equal",
-        control="while the container runs, the same look finds its groups",
+        control="the same look finds the container's groups while it runs, and one of the kit's",
         references=("cgroups(7)",),
     ),
     Guarantee(
@@ -48,8 +48,8 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="hygiene",
         profile="container",
         needs=("ns.net",),
-        outside="dumps of links, names and rules before and after are equal",
-        control="while the container runs, the same look finds them",
+        outside=("links, names of namespaces, routes and filter rules before and after are equal"),
+        control="the same look finds a link and a name that the kit makes",
         not_applicable_allowed=True,
     ),
     Guarantee(
@@ -60,7 +60,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="hygiene",
         profile="base",
-        outside="slope of the counts is zero",
+        outside="counts of caller and fork server are the same before and after many lives",
         control="a descriptor held open on purpose shows as a step",
     ),
     Guarantee(
@@ -71,8 +71,11 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="hygiene",
         profile="base",
-        outside="trees of the state, scratch and cache directories before and after are equal",
-        control="while the container runs, the same look finds them",
+        outside=(
+            "names in the state directory, in /run and in the root, and IPC objects, before and "
+            "after are equal"
+        ),
+        control="while the container runs, the same look finds its record and socket",
     ),
     Guarantee(
         id="leak.failed",
@@ -83,7 +86,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="hygiene",
         profile="base",
         outside="all of the leak observations, with a failure injected at each stage",
-        control="a container that was made whole shows all of them",
+        control="the same looks find things that the kit makes",
     ),
     Guarantee(
         id="crash.recover",
@@ -113,7 +116,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         title="A stale record whose pid now belongs to another process MUST NOT be taken for ours.",
         kind="functional",
         profile="base",
-        outside="the decoy process with that pid is unharmed, and the record is dropped",
-        control="a live record with the right start time is honoured",
+        outside="decoy processes with its pids are unharmed, and the record is dropped",
+        control="a live record is honoured: its container runs on",
     ),
 )

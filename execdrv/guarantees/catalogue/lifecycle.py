@@ -16,8 +16,8 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        inside="the job's first act, touching a canary, has not happened",
-        outside="no process of the container but the waiting init; the canary is unchanged",
+        inside="the job's first act, writing to its output, has not happened after any step",
+        outside="no process has the job's command; the canary, its output, is empty",
         control="after `start` the same job does touch the canary",
     ),
     Guarantee(
@@ -28,7 +28,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        outside="the state reported is compared with a model over seeded sequences of operations",
+        outside=(
+            "the state reported, and what is refused, are compared with a model: each operation in "
+            "each state, and seeded sequences"
+        ),
         control="the legal steps of the same sequence go through",
     ),
     Guarantee(
@@ -39,8 +42,8 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        inside="one process prints the nonce, once",
-        outside="one process carries the nonce in its environment",
+        inside="the nonce is printed once, and a second start is refused",
+        outside="one process carries the nonce in its environment, and none after its end",
     ),
     Guarantee(
         id="life.id-unique",
@@ -78,12 +81,12 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="hygiene",
         profile="base",
-        inside="makes one process of each of these five kinds",
+        inside="one process of each of these five kinds beats, and falls silent with the end",
         outside=(
             "no process is left with the nonce in its environment, in the container's groups or "
             "below its root"
         ),
-        control="under the null driver the daemons live on",
+        control="before the end all five beat and are found",
         references=("setsid(2)", "cgroups(7)", "pid_namespaces(7)"),
     ),
     Guarantee(
@@ -106,7 +109,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        outside="results of several early and one late waiter are equal",
+        outside=(
+            "results of early and late waiters, by one handle and by several, are equal, captured "
+            "output included"
+        ),
         control="a waiter of a second container gets that one's different result",
     ),
     Guarantee(
@@ -155,9 +161,13 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="hygiene",
         profile="container",
-        inside="the heartbeat stops",
-        outside="no process of the job is left; the reason is lost",
-        control="the heartbeat of a detached sibling goes on",
+        inside="the beats of processes of five kinds stop",
+        outside="no process of the job is left; the state is lost; the next clean-up removes it",
+        control="the beats of a sibling go on",
+        parts=(
+            ("supervisor", "when the supervisor is killed"),
+            ("both", "when the supervisor and the process that started it are killed at once"),
+        ),
         references=("PR_SET_PDEATHSIG(2const)", "PR_SET_CHILD_SUBREAPER(2const)"),
     ),
 )

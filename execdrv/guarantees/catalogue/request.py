@@ -21,8 +21,8 @@ GUARANTEES: tuple[Guarantee, ...] = (
         title="Output, limits and files of containers that run at once MUST NOT mix.",
         kind="functional",
         profile="base",
-        inside="prints its nonce, its limits and its files",
-        outside="hash of each output; limit files of each group",
+        inside="prints its nonce, its variable, its limit and the files it finds",
+        outside="output, rlimits and group limits of the process that carries each nonce",
     ),
     Guarantee(
         id="conc.races",
@@ -43,7 +43,9 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
         kind="functional",
         profile="base",
-        outside="results of all threads; descriptor directory of each child",
+        outside=(
+            "results of all threads; descriptors of each job, and of a plain child of the caller"
+        ),
         control="one thread alone gives the same results",
         references=("fork(2)",),
     ),
