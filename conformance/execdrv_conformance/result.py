@@ -58,8 +58,7 @@ class Result:
 
     @property
     def is_failure(self) -> bool:
-        """Whether the run fails by it. Of an id that is not scored a proof does not count; that it is
-        violated does."""
+        """Whether the run fails by it; an id that is not scored can fail one, and proves none."""
         kind = CLASSES[self.verdict]
         return kind == "kit" or kind == "fail"
 

@@ -1,4 +1,4 @@
-"""The checks as data: each has its guarantee, its probe exists, and the catalogue says what it does."""
+"""The checks as data: each has its guarantee and its probe, and the catalogue says what it does."""
 
 from __future__ import annotations
 

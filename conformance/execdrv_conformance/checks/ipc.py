@@ -87,6 +87,12 @@ def _name_keys(look: Look) -> dict[str, Any]:
     return {"session": f"{name}-s", "user": f"{name}-u"}
 
 
+def _end_reader(look: Look) -> dict[str, Any]:
+    """End the probe's helper: it has a session ring of its own by now."""
+    end_helpers(look.pid)
+    return {}
+
+
 def _judge_keys(arm: Arm) -> Finding:
     word = arm.canaries.table("ipc")["word"]
     found, errors = arm.inside.table("found"), arm.inside.table("errors")
@@ -208,7 +214,7 @@ CHECKS: tuple[Check, ...] = (
         cases=(PLAIN,),
         probe="ipc:read_keys",
         arguments=_name_keys,
-        observe=lambda look: end_helpers(look.pid) or {},
+        observe=_end_reader,
         inside=_judge_keys,
         # Who has read a key is not told.
         outside=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from execdrv_conformance.agent import AgentError
 from execdrv_conformance.bench import Bench
 from execdrv_conformance.observe import process
 
@@ -14,11 +15,15 @@ def meet_siblings(bench: Bench) -> dict[str, dict[str, Any]]:
     Returns:
         Facts of both sides: what the second reached; what the first accepted, and the links of the
         namespaces of both.
+    Raises:
+        AgentError: one of them does not answer, or leaves out what it was asked.
     """
     word, key = bench.nonce(), bench.rng.randrange(1, 2**30)
     with_queue = bool(bench.machine.get("mqueue"))
     with bench.agent() as first, bench.agent() as second:
-        port = first.agent.call("network:listen", {"name": word})["port"]
+        port = first.agent.call("network:listen", {"name": word}).get("port")
+        if not isinstance(port, int):
+            raise AgentError(f"the first container listens on port {port!r}")
         objects = {"key": key, "name": word}
         made = first.agent.call("ipc:make_objects", {**objects, "with_queue": with_queue})
         try:
@@ -35,6 +40,6 @@ def meet_siblings(bench: Bench) -> dict[str, dict[str, Any]]:
             for kind in ("net", "ipc")
         }
     return {
-        "inside": {"network": network, "made": made["made"], "shared": shared},
+        "inside": {"network": network, "made": made.get("made"), "shared": shared},
         "outside": {"accepted": accepted, **links},
     }

@@ -101,9 +101,11 @@ def _judge_inner_groups(arm: Arm) -> Finding:
     found = _judge_groups(arm.inside, arm)
     if found.state != "holds":
         return found
-    if arm.inside["content"] is not None:
+    reads = arm.inside.table("reads")
+    # Who reads root's own file too does not do it by the group.
+    if reads["xdc-group"] == "read" and reads["xdc-root-only"] != "read":
         return violated(f"{found.saw}; the caller's group opens a file")
-    return holds(f"{found.saw}; a file of the caller's group: {arm.inside.text('error')}")
+    return holds(f"{found.saw}; files of the caller's group and of root's: {reads}")
 
 
 def _plant(bench: Bench, name: str, *, owner: int, gid: int, mode: int) -> None:
@@ -117,8 +119,14 @@ def _plant(bench: Bench, name: str, *, owner: int, gid: int, mode: int) -> None:
     path.chmod(mode)
 
 
-def _planted(look: Look, name: str) -> str:
-    return name_in_job(look, look.bench.root / "srv" / name)
+def _plant_unreadable(bench: Bench) -> None:
+    """A file for the caller's group, and one for root alone."""
+    _plant(bench, "xdc-group", owner=0, gid=CALLER_GROUP, mode=0o640)
+    _plant(bench, "xdc-root-only", owner=0, gid=0, mode=0o600)
+
+
+def _planted(look: Look, *names: str) -> dict[str, str]:
+    return {name: name_in_job(look, look.bench.root / "srv" / name) for name in names}
 
 
 # --- user.no-return, user.no-host-file ---------------------------------------------------------
@@ -148,11 +156,9 @@ def _judge_uids(arm: Arm) -> Finding:
 
 
 def _judge_secret(arm: Arm) -> Finding:
-    content, error = arm.inside["content"], arm.inside.text("error")
-    if content is None:
-        # What is not there could not be read by anybody.
-        return unfinished("the file is not there") if error == "ENOENT" else holds(error)
-    return violated("it can be read")
+    said = str(arm.inside.table("reads")["xdc-root-only"])
+    # What is not there could not be read by anybody.
+    return unfinished("the file is not there") if said == "ENOENT" else expect(said != "read", said)
 
 
 def _judge_reading_rights(arm: Arm) -> Finding:
@@ -547,9 +553,9 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="user.groups",
         cases=(STRANGER, CANARY_USER),
-        plant=lambda bench: _plant(bench, "xdc-group", owner=0, gid=CALLER_GROUP, mode=0o640),
-        probe="user:read_file",
-        arguments=lambda look: {"path": _planted(look, "xdc-group")},
+        plant=_plant_unreadable,
+        probe="user:read_files",
+        arguments=lambda look: {"paths": _planted(look, "xdc-group", "xdc-root-only")},
         observe=_read_own,
         inside=_judge_inner_groups,
         outside=lambda arm: _judge_groups(arm.outside, arm),
@@ -579,9 +585,9 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="user.no-host-file",
         cases=(STRANGER,),
-        plant=lambda bench: _plant(bench, "xdc-root-only", owner=0, gid=0, mode=0o600),
-        probe="user:read_file",
-        arguments=lambda look: {"path": _planted(look, "xdc-root-only")},
+        plant=_plant_unreadable,
+        probe="user:read_files",
+        arguments=lambda look: {"paths": _planted(look, "xdc-root-only")},
         observe=_observe_tree,
         inside=_judge_secret,
         outside=_judge_reading_rights,
@@ -592,7 +598,10 @@ CHECKS: tuple[Check, ...] = (
         cases=(OWNER,),
         plant=lambda bench: _plant(bench, "xdc-denied", owner=0, gid=DENIED_GROUP, mode=0o604),
         probe="user:drop_group",
-        arguments=lambda look: {"path": _planted(look, "xdc-denied"), "group": DENIED_GROUP},
+        arguments=lambda look: {
+            "path": _planted(look, "xdc-denied")["xdc-denied"],
+            "group": DENIED_GROUP,
+        },
         observe=_observe_setgroups,
         inside=_judge_dropped,
         outside=_judge_setgroups,

@@ -1,5 +1,7 @@
-"""Limits on tasks, cpu time, block devices, and what a process may take: up to each, and over it."""
+"""Limits on tasks, cpu time, block devices, and a process's resources: up to each, and over it."""
 
+import contextlib
+import contextlib
 import errno
 import os
 import resource
@@ -55,8 +57,8 @@ def thread_until_refused(most):
     return {"threads": len(threads), "refused": refused}
 
 
-def bomb(children, each):
-    """`children` processes that make `each` more, all at once; every one lives for a second."""
+def bomb(children, each, lives_s):
+    """`children` processes that make `each` more, all at once; every one lives for a while."""
     read_end, write_end = os.pipe()
     refused = made = 0
     pids = []
@@ -67,7 +69,7 @@ def bomb(children, each):
             refused += 1
             continue
         if pid == 0:
-            _multiply(each, write_end)
+            _multiply(each, write_end, lives_s)
         made += 1
         pids.append(pid)
     os.close(write_end)
@@ -81,7 +83,7 @@ def bomb(children, each):
     return {"made": made, "refused": refused + words.count(b"-")}
 
 
-def _multiply(count, write_end):
+def _multiply(count, write_end, lives_s):
     pids = []
     for _ in range(count):
         try:
@@ -90,13 +92,14 @@ def _multiply(count, write_end):
             os.write(write_end, b"-")
             continue
         if pid == 0:
-            time.sleep(1.0)
+            time.sleep(lives_s)
             os._exit(0)
         os.write(write_end, b"+")
         pids.append(pid)
     for pid in pids:
         os.waitpid(pid, 0)
-    time.sleep(0.2)
+    if not pids:
+        time.sleep(lives_s)
     os._exit(0)
 
 
@@ -148,10 +151,8 @@ def contend(cpu, wall_s):
 
 def widen_cpus(cpus):
     """Ask for every cpu: those it may run on then."""
-    try:
+    with contextlib.suppress(OSError):
         os.sched_setaffinity(0, set(cpus))
-    except OSError:
-        pass
     return {"cpus": sorted(os.sched_getaffinity(0))}
 
 
@@ -205,10 +206,8 @@ def raise_limits(names):
             except (OSError, ValueError):
                 continue
             raised.append(name)
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(number, (soft, hard))
-            except (OSError, ValueError):
-                pass
     return {"raised": raised, **read_limits(names)}
 
 

@@ -75,7 +75,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
         profile="limits",
         needs=("cgroup.memory",),
         inside="makes them in great number",
-        outside="slab and sock in memory.stat of the group (v1: memory.kmem.usage_in_bytes)",
+        outside=(
+            "kernel memory in memory.stat of the group grows by as much (v1: "
+            "memory.kmem.usage_in_bytes)"
+        ),
         control="without the limit the same number is made and nothing is stopped",
         references=("cgroups(7)",),
     ),
@@ -109,7 +112,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="functional",
         profile="limits",
         needs=("cgroup.memory",),
-        outside="typed error or reason oom within five seconds; no process, group or file is left",
+        outside="typed error or reason oom within five seconds, for several limits; nothing is left",
         control="a slightly larger limit starts",
         references=("cgroups(7)",),
     ),

@@ -14,6 +14,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="functional",
         profile="base",
         outside="of a job that exits with n: code is n, reason exited, signal unset",
+        control="the codes of one run differ: no fixed answer is right for all",
         references=("exit(3)", "wait(2)"),
     ),
     Guarantee(
@@ -28,6 +29,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
             "of a job that raises n: signal is n and code unset; of one that exits with 128+n: the "
             "other way round"
         ),
+        control="an exit with 128+n is told apart from the death by signal n",
         references=("wait(2)", "signal(7)"),
     ),
     Guarantee(

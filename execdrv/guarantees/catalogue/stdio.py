@@ -17,6 +17,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="functional",
         profile="base",
         outside="of a job that writes two patterns in turns: hash of each stream is its pattern's",
+        control="the two patterns differ",
     ),
     Guarantee(
         id="io.big",
@@ -30,6 +31,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
             "of a job that writes a seeded pattern: hash is equal; resident memory of every "
             "process above the job stays bounded"
         ),
+        control="the pattern is drawn anew in each run",
         references=("pipe(7)",),
     ),
     Guarantee(
@@ -55,6 +57,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
             "of a job that leaves a process with the pipe: result within the window; the holder is "
             "ended with the container"
         ),
+        control="while the command runs there is no result",
     ),
     Guarantee(
         id="io.closed-reader",
