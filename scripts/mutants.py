@@ -4,6 +4,7 @@
     python3 scripts/mutants.py                  all; compares with tests/data/mutant_reds.json
     python3 scripts/mutants.py --shard 1/2      the first half of them, for two runs side by side
     python3 scripts/mutants.py --only NAME      one, anew
+    python3 scripts/mutants.py --quick          its own ids and the fixed ones only, as CI does
     python3 scripts/mutants.py --write          puts what was measured on file, with the matrix
     python3 scripts/mutants.py --report         runs nothing: only compares, or writes
 
@@ -57,13 +58,14 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def measure(mutants: list[Mutant], *, ids: list[str]) -> None:
+def measure(mutants: list[Mutant], *, ids: list[str], quick: bool) -> None:
     """Run mutants that were not run yet, one after the other, and keep what turned red.
 
     Args:
         ids: instead of the usual ones; then nothing is kept.
+        quick: without the rest of the base profile.
     """
-    from mutantkit import Bed, full_ids, target_of
+    from mutantkit import Bed, full_ids, quick_ids, target_of
 
     from execdrv.rootfs import make_root
 
@@ -73,7 +75,8 @@ def measure(mutants: list[Mutant], *, ids: list[str]) -> None:
     try:
         for number, mutant in enumerate(mutants, start=1):
             begun = time.monotonic()
-            results = bed.measure(target_of(mutant), ids or full_ids(mutant))
+            usual = quick_ids(mutant) if quick else full_ids(mutant)
+            results = bed.measure(target_of(mutant), ids or usual)
             reds = {id: one for id, one in results.items() if one.is_failure}
             took_s = time.monotonic() - begun
             print(f"{number}/{len(mutants)} {mutant.name}: {len(reds)} red, {took_s:.0f} s")
@@ -179,6 +182,7 @@ def main() -> int:
     parser.add_argument("--shard", type=parse_shard, default=(1, 1), metavar="N/OF")
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--ids", default="", help="only these, by commas; nothing is kept")
+    parser.add_argument("--quick", action="store_true", help="not the rest of the base profile")
     parser.add_argument("--again", action="store_true", help="forget what was measured")
     parser.add_argument("--write", action="store_true", help="put the results on file")
     parser.add_argument("--report", action="store_true", help="run nothing")
@@ -200,7 +204,7 @@ def main() -> int:
         os.nice(5)
         ids = options.ids.split(",") if options.ids else []
         left = [one for one in chosen if ids or not (CACHE / f"{one.name}.json").exists()]
-        measure(left, ids=ids)
+        measure(left, ids=ids, quick=options.quick)
     if options.write:
         write_record()
         MATRIX_PATH.write_text(render_matrix())

@@ -369,13 +369,15 @@ def _run_in_threads(bench: Bench) -> Two:
     """Step by step at once in every thread; what each job and a plain child have open."""
     alone = _live_in_threads(bench, 1)
     before = _child_descriptors()
+    children = process.list_children(os.getpid())
     results = _live_in_threads(bench, THREADS)
+    new = [pid for pid in process.list_children(os.getpid()) if pid not in children]
     return {}, {
         "alone": alone["answers"],
         "many": results["answers"],
         "descriptors": results["descriptors"],
         "child": [before, results["child"]],
-        "children": len(process.list_children(os.getpid())) - alone["children"],
+        "children": [process.describe(pid) for pid in new],
     }
 
 
@@ -389,7 +391,6 @@ def _live_in_threads(bench: Bench, count: int) -> dict[str, Any]:
     answers: list[dict[str, Any]] = []
     descriptors: list[list[str]] = []
     child: list[list[str]] = []
-    children = len(process.list_children(os.getpid()))
 
     def work(plan: list[tuple[str, int]]) -> None:
         for word, number in plan:
@@ -407,7 +408,6 @@ def _live_in_threads(bench: Bench, count: int) -> dict[str, Any]:
         "answers": answers,
         "descriptors": descriptors,
         "child": child[0] if child else [],
-        "children": children,
     }
 
 
@@ -482,9 +482,11 @@ def _judge_threads(arm: Arm) -> Finding:
         return unfinished(f"descriptors of {len(descriptors)} jobs were seen, of {len(many)}")
     odd = [one for one in descriptors if one != ["0 pipe", "1 pipe", "2 pipe"]]
     before, after = arm.outside.listed("child")
-    if odd or before != after or arm.outside.number("children"):
+    children = arm.outside.listed("children")
+    if odd or before != after or children:
         more = [link for link in after if link not in before]
-        return violated(f"a job has open {odd[:1]}; a child of the caller inherits {more[:3]}")
+        saw = f"a job has open {odd[:1]}; a child of the caller inherits {more[:3]}"
+        return violated(f"{saw}; new children of the caller: {children}")
     return expect(True, f"{len(many)} right results of {THREADS} threads; each job has its three")
 
 

@@ -1,6 +1,5 @@
-"""Limits on tasks, cpu time, block devices, and a process's resources: up to each, and over it."""
+"""Limits on tasks, cpu time, disks, and a process's resources: up to each, and over it."""
 
-import contextlib
 import contextlib
 import errno
 import os

@@ -112,7 +112,9 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="functional",
         profile="limits",
         needs=("cgroup.memory",),
-        outside="typed error or reason oom within five seconds, for several limits; nothing is left",
+        outside=(
+            "typed error or reason oom within five seconds, for several limits; nothing is left"
+        ),
         control="a slightly larger limit starts",
         references=("cgroups(7)",),
     ),
