@@ -17,7 +17,7 @@ from execdrv.errors import ExecdrvError
 from execdrv.spec import Rlimit
 from execdrv_conformance.bench import DEADLINE_S, Bench
 from execdrv_conformance.check import Case, Check
-from execdrv_conformance.checks.job import attempt, kill, sweep, warm_up
+from execdrv_conformance.checks.job import attempt, sweep, wait_until, warm_up
 from execdrv_conformance.checks.leak import look_at_all, rest_of
 from execdrv_conformance.finding import Arm, Finding, expect, unfinished, violated
 from execdrv_conformance.observe import group, process
@@ -363,6 +363,8 @@ def _judge_races(arm: Arm) -> Finding:
 
 THREADS = 6
 LIVES_A_THREAD = 2
+#: What a job has open here.
+THREE = ["0 pipe", "1 pipe", "2 pipe"]
 
 
 def _run_in_threads(bench: Bench) -> Two:
@@ -449,25 +451,32 @@ def _live_once(
 
 
 def _read_descriptors(word: str) -> list[list[str]]:
-    """Numbers and kinds of what the job with a word has open."""
-    found = []
-    for pid in process.find_marked(word):
-        with contextlib.suppress(OSError):
-            fds = process.read_fds(pid)
-            found.append([f"{fd} {link.partition(':')[0]}" for fd, link in sorted(fds.items())])
+    """Numbers and kinds of what the job with a word has open, once its libraries are loaded."""
+    found: list[list[str]] = []
+
+    def look() -> bool:
+        found.clear()
+        for pid in process.find_marked(word):
+            with contextlib.suppress(OSError):
+                fds = process.read_fds(pid)
+                found.append([f"{fd} {link.partition(':')[0]}" for fd, link in sorted(fds.items())])
+        return bool(found) and all(one == THREE for one in found)
+
+    wait_until(look, timeout_s=1.0)
     return found
 
 
 def _child_descriptors() -> list[str]:
-    """What a plain child of this process inherits that keeps all it can."""
-    child = subprocess.Popen(
-        ["/bin/sleep", "60"], close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    try:
-        return sorted(process.read_fds(child.pid).values())
-    finally:
-        kill(child.pid)
-        child.wait()
+    """What a plain child of this process inherits, beside its three, that keeps all it can."""
+    with subprocess.Popen(
+        ["/bin/cat"], close_fds=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as child:
+        if child.stdin is None or child.stdout is None:
+            return []
+        # When it has answered, its libraries are loaded.
+        child.stdin.write(b"x")
+        child.stdout.read(1)
+        return sorted(link for fd, link in process.read_fds(child.pid).items() if fd > 2)
 
 
 def _judge_threads(arm: Arm) -> Finding:
@@ -480,7 +489,7 @@ def _judge_threads(arm: Arm) -> Finding:
         return violated(f"{len(wrong)} of {len(many)} wrong: {wrong[0]}")
     if len(descriptors) < len(many):
         return unfinished(f"descriptors of {len(descriptors)} jobs were seen, of {len(many)}")
-    odd = [one for one in descriptors if one != ["0 pipe", "1 pipe", "2 pipe"]]
+    odd = [one for one in descriptors if one != THREE]
     before, after = arm.outside.listed("child")
     children = arm.outside.listed("children")
     if odd or before != after or children:

@@ -128,7 +128,7 @@ def _drop_bomb(bench: Bench) -> Gathered:
     # Of the control nobody but the kit ends those that were made meanwhile.
     patience_s = 0.0 if bench.is_control else 5.0
     left = process.wait_ended(process.find_marked(nonce), timeout_s=patience_s)
-    while process.find_marked(nonce):
+    for _ in range(5):
         sweep(nonce)
     return facts, {"slowest_s": slowest_s, "most": most, "ended": len(ended), "left": left}
 

@@ -160,3 +160,17 @@ def wait_ended(pids: list[int], *, timeout_s: float) -> list[int]:
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.01)
+
+
+def read_task_time_us(pid: int) -> int | None:
+    """Cpu time of its living threads, exact, where /proc/PID/stat has whole ticks; None: unknown.
+
+    From schedstat, which a kernel without CONFIG_SCHED_INFO does not have.
+    """
+    total_ns = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        counted = Path(f"/proc/{pid}/task/{task}/schedstat")
+        if not counted.exists():
+            return None
+        total_ns += int(counted.read_text().split()[0])
+    return total_ns // 1000

@@ -14,7 +14,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         kind="hygiene",
         profile="base",
         outside=(
-            "process table before and after six ways of ending; scan for the nonce after a destroy"
+            "process table before and after five ways of ending; scan for the nonce after a destroy"
         ),
         control="while the container runs, the same look finds its processes",
     ),
