@@ -4,4 +4,4 @@
 set -euo pipefail
 
 # What this machine can't show is skipped with its reason, and does not make the status 10 here.
-exec python -m pytest tests/conformance -n 2 --dist loadgroup --conformance-allow-incomplete "$@"
+exec python -m pytest tests/conformance -n 2 --dist load --conformance-allow-incomplete "$@"

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from mutantkit import (
     CONTROL_IDS,
+    LONG,
     Bed,
+    chosen_mutants,
     full_ids,
     kills_of,
     quick_ids,
@@ -111,7 +113,7 @@ def test_matrix_shows_the_record() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mutant", required_mutants(), ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", chosen_mutants(), ids=lambda mutant: mutant.name)
 def test_mutant_turns_red_what_it_breaks_and_nothing_else(bed: Bed, mutant: Mutant) -> None:
     ids = quick_ids(mutant)
     expected = {id: red for id, red in read_reds()[mutant.name].items() if id in ids}
@@ -119,6 +121,7 @@ def test_mutant_turns_red_what_it_breaks_and_nothing_else(bed: Bed, mutant: Muta
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not LONG, reason="takes minutes: EXECDRV_CASES=long runs it")
 def test_without_isolation_every_isolating_id_is_red(bed: Bed) -> None:
     ids = [id for id in load_checks() if CATALOGUE[id].kind == "isolating"]
     results = bed.measure(NOTHING, ids)
