@@ -333,13 +333,20 @@ def _read_report(
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     with contextlib.ExitStack() as opened:
+        ended = False
         if pid is not None:
-            pidfd = os.pidfd_open(pid)
-            opened.callback(os.close, pidfd)
-            poll.register(pidfd, select.POLLIN)
-        ready = [ready for ready, _ in poll.poll(timeout_s * 1000)]
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                # Where the caller ignores its children, one that has ended is nobody's zombie; what
+                # it said is in the pipe.
+                ended = True
+            else:
+                opened.callback(os.close, pidfd)
+                poll.register(pidfd, select.POLLIN)
+        ready = [ready for ready, _ in poll.poll(0 if ended else timeout_s * 1000)]
     if fd not in ready:
-        reason = "has ended" if ready else f"said nothing for {timeout_s:g} s"
+        reason = "has ended" if ready or ended else f"said nothing for {timeout_s:g} s"
         raise IsolationError(f"cannot isolate the container: its companion {reason}")
     # One at a time: each but the first answers something, and a pipe does not split short ones.
     report: dict[str, Any] = json.loads(os.read(fd, select.PIPE_BUF))

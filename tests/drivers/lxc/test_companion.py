@@ -50,6 +50,21 @@ def test_a_companion_that_was_killed_is_not_waited_for() -> None:
     os.waitpid(child, 0)
 
 
+def test_a_companion_that_nobody_waits_for_has_said_what_it_said() -> None:
+    """Where the caller ignores its children, its number may be gone before we look."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    read_end, write_end = os.pipe()
+    with pytest.raises(IsolationError, match="has ended"):
+        companion._read_report(read_end, pid=child, timeout_s=10)
+    os.write(write_end, b'{"pid": 7}')
+    assert companion._read_report(read_end, pid=child, timeout_s=10) == {"pid": 7}
+    os.close(read_end)
+    os.close(write_end)
+
+
 def test_silence_ends_after_its_time() -> None:
     read_end, _write_end = os.pipe()
     with pytest.raises(IsolationError, match=r"said nothing for 0\.01 s"):
