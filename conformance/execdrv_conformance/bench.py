@@ -104,8 +104,11 @@ class Bench:
     def share(self, gather: Callable[[Bench], T]) -> T:
         """What `gather` returns, asked once a case: for scenarios of several checks."""
         if gather not in self._shared:
-            self._shared[gather] = gather(self)
-        result: T = self._shared[gather]
+            self._shared[gather] = (gather(self), self.impostor)
+        result: T
+        result, impostor = self._shared[gather]
+        # Who spoke for the job spoke for every check of these facts, not for the first alone.
+        self.impostor = self.impostor or impostor
         return result
 
     def directory(self, name: str) -> Path:

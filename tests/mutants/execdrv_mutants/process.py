@@ -33,6 +33,13 @@ class ExitCodeMasked(_OtherInit):
     init = "exit-code-1"
 
 
+class ExitCodeOfSevenBits(_OtherInit):
+    """Returns the low seven bits of an exit code."""
+
+    name = "exit-code-of-7-bits"
+    init = "exit-code-7-bits"
+
+
 class SignalAsExit(_OtherInit):
     """Returns exit code 0 for a death by signal."""
 
@@ -105,15 +112,22 @@ class MergesStderr(NativeDriver):
 
 
 class Truncates(NativeDriver):
-    """Drops output after 64 KiB."""
+    """Drops output after 64 KiB, and does not say so."""
 
     name = "truncates-64k"
 
     def __init__(self) -> None:
-        keep = capture.Capture.__init__
+        keep, finish = capture.Capture.__init__, capture.Capture.finish
+
+        def finish_silently(self: capture.Capture) -> bytes:
+            kept = finish(self)
+            self.truncated = False
+            return kept
+
         change(
             capture.Capture,
             __init__=lambda self, keep_bytes: keep(self, min(keep_bytes, 64 << 10)),
+            finish=finish_silently,
         )
 
 
