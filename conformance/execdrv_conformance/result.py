@@ -159,49 +159,21 @@ def judge_stored(
     today: str,
 ) -> Result:
     """The result of one check, from what is stored."""
-    measured = []
-    for case in check.cases:
-        inside, outside, kit_error, asked = read_findings(
-            check, evidence, arm="driver", case=case.name, declaration=declaration
+    measured = tuple(
+        _measure_case(
+            check,
+            guarantee,
+            case.name,
+            declaration=declaration,
+            evidence=evidence,
+            machine=machine,
+            request=request,
+            known=Question(
+                kind=guarantee.kind, declared="unclaimed", not_run=not_run, lacking=lacking
+            ),
         )
-        control = (NOTHING, NOTHING)
-        if needs_control(guarantee, inside, outside):
-            *control_found, control_error, _ = read_findings(
-                check, evidence, arm="control", case=case.name, declaration=declaration
-            )
-            control = (control_found[0], control_found[1])
-            kit_error = kit_error or control_error
-        conditions = declaration.conditions(asked, machine)
-        declared, incidental, remains = settle_declaration(
-            declaration.statuses.get(check.id, {"kind": "unclaimed"}), conditions
-        )
-        asked_for, saw = read_requests(request if declared == "absent" else None)
-        question = Question(
-            kind=guarantee.kind,
-            declared=declared,
-            incidental=incidental,
-            remains=remains,
-            kit_error=kit_error,
-            not_run=not_run,
-            lacking=lacking,
-            inside=inside,
-            outside=outside,
-            control_inside=control[0],
-            control_outside=control[1],
-            request=asked_for,
-            request_saw=saw,
-        )
-        measured.append(
-            Measured(
-                case=case.name,
-                declared=declared,
-                judgement=judge(question),
-                inside=inside,
-                outside=outside,
-                control_inside=control[0],
-                control_outside=control[1],
-            )
-        )
+        for case in check.cases
+    )
     together = judge_together([one.judgement for one in measured])
     final = apply_baseline(together, baseline, today=today)
     return Result(
@@ -210,5 +182,54 @@ def judge_stored(
         reason=final.reason,
         scored=not guarantee.provisional,
         one_sided=check.inside is None or check.outside is None,
-        measured=tuple(measured),
+        measured=measured,
+    )
+
+
+def _measure_case(
+    check: Check,
+    guarantee: Guarantee,
+    case: str,
+    *,
+    declaration: Declaration,
+    evidence: Evidence,
+    machine: Mapping[str, bool],
+    request: Mapping[str, Any] | None,
+    known: Question,
+) -> Measured:
+    """One guarantee in one case: `known`, with what its evidence says, judged."""
+    inside, outside, kit_error, asked = read_findings(
+        check, evidence, arm="driver", case=case, declaration=declaration
+    )
+    control_inside, control_outside, control_error = NOTHING, NOTHING, ""
+    if needs_control(guarantee, inside, outside):
+        control_inside, control_outside, control_error, _ = read_findings(
+            check, evidence, arm="control", case=case, declaration=declaration
+        )
+    declared, incidental, remains = settle_declaration(
+        declaration.statuses.get(check.id, {"kind": "unclaimed"}),
+        declaration.conditions(asked, machine),
+    )
+    asked_for, saw = read_requests(request if declared == "absent" else None)
+    question = attrs.evolve(
+        known,
+        declared=declared,
+        incidental=incidental,
+        remains=remains,
+        kit_error=kit_error or control_error,
+        inside=inside,
+        outside=outside,
+        control_inside=control_inside,
+        control_outside=control_outside,
+        request=asked_for,
+        request_saw=saw,
+    )
+    return Measured(
+        case=case,
+        declared=declared,
+        judgement=judge(question),
+        inside=inside,
+        outside=outside,
+        control_inside=control_inside,
+        control_outside=control_outside,
     )
