@@ -97,7 +97,7 @@ LATE = (
     "zipfile",
 )
 
-#: Modules of execdrv that may import the kit, inside functions: it is asked for there by name.
+#: Where execdrv may import the kit, inside functions: it is asked for there by name.
 KIT_COMMANDS = ("execdrv.cli.conformance", "execdrv.cli.compare")
 
 #: The command lines: only they print and exit.
@@ -313,7 +313,7 @@ def test_imports_are_absolute() -> None:
 
 def is_for_kit(found: Import) -> bool:
     return (
-        found.importer in KIT_COMMANDS
+        is_within(found.importer, KIT_COMMANDS)
         and not is_within(found.module, DRIVERS)
         and not (found.at_import and not found.for_types)
     )
@@ -324,6 +324,8 @@ def is_for_kit(found: Import) -> bool:
     [
         ("execdrv.cli.compare", "def f():\n    import execdrv_conformance.run", True),
         ("execdrv.cli.compare", "import execdrv_conformance.run", False),
+        ("execdrv.cli.conformance.run", "def f():\n    import execdrv_conformance.run", True),
+        ("execdrv.cli.conformance.run", "import execdrv_conformance.run", False),
         ("execdrv.cli.compare", "def f():\n    import execdrv_native", False),
         ("execdrv.cli.run", "def f():\n    import execdrv_conformance.run", False),
     ],

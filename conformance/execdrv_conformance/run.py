@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +93,8 @@ def run_driver(
         for _ in range(max(1, workers))
     ]
     schedule = Schedule(sessions[0].checks, sessions[0].ids, seed=seed, progress=progress)
-    threads = [threading.Thread(target=_work, args=(one, schedule)) for one in sessions]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    except BaseException:
-        schedule.end()
-        for session in sessions:
-            session.stop()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
-        raise
+        _work_together(sessions, schedule)
     finally:
         for session in sessions:
             session.close()
@@ -167,6 +155,24 @@ def _make_root() -> str:
     from execdrv.rootfs import make_root
 
     return make_root(["python3"]).path
+
+
+def _work_together(sessions: Sequence[Session], schedule: Schedule) -> None:
+    """A thread for each session, until all have ended; broken off, they are ended first."""
+    threads = [threading.Thread(target=_work, args=(one, schedule)) for one in sessions]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        schedule.end()
+        for session in sessions:
+            session.stop()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        raise
 
 
 def _work(session: Session, schedule: Schedule) -> None:

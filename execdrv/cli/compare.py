@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def fill_parser(parser: Parser) -> None:
     """The options of `compare`."""
-    from execdrv.cli.conformance import add_selection
+    from execdrv.cli.conformance.option import add_selection
 
     parser.add_argument(
         "sources",
@@ -102,14 +102,8 @@ def _list_drivers() -> list[str]:
 
 def _measure(drivers: list[str], options: Namespace) -> dict[str, dict[str, Any]]:
     """The report of each driver, run one after the other."""
-    from execdrv.cli.conformance import (
-        interruptible,
-        measure,
-        read_driver,
-        run_directory,
-        select,
-        write_file,
-    )
+    from execdrv.cli.conformance.measure import interruptible, measure, run_directory
+    from execdrv.cli.conformance.option import read_driver, select, write_file
     from execdrv_conformance.report.model import format_report
     from execdrv_conformance.report.words import find_name
 

@@ -442,6 +442,7 @@ class Owner:
             parent=box.spec.cgroup_parent or None,
             limits=box.spec.limits,
             devices=uses_group and cgroups.devices_supported(box.layout),
+            everywhere=uses_group,
         )
 
     def _first_record(self, box: Box, plan: cgroups.GroupPlan | None) -> Record:

@@ -246,6 +246,7 @@ class Boxes:
             box.kernel_name,
             limits=box.spec.limits,
             devices=self.driver.uses_group and cgroups.devices_supported(layout),
+            everywhere=self.driver.uses_group,
         )
         return cgroups.make_group(plan)
 

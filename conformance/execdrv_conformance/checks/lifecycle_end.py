@@ -151,7 +151,7 @@ def _groups_of(pid: int) -> list[str]:
     """Directories of a process's groups that are not this process's."""
     found = []
     for controller in group.list_hierarchies():
-        directory = group.directory_of(pid, controller)
+        directory = group.bounds_of(pid, controller)
         if directory is not None and directory != group.directory_of(os.getpid(), controller):
             found.append(directory)
     return found

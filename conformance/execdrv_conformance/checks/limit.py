@@ -80,7 +80,7 @@ _LIMIT_LINES = {
 
 def _look_at_tasks(look: Look) -> dict[str, Any]:
     """The job's group: its limit, refusals, and who in it is none of the job's."""
-    directory = group.directory_of(look.pid, "pids")
+    directory = group.bounds_of(look.pid, "pids")
     if directory is None:
         return {"limit": None, "refused": 0, "others": 0}
     seen = group.read_pids(directory)

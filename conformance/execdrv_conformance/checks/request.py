@@ -1,86 +1,27 @@
-"""Checks of `bad`: requests that can't be right, and those for what a driver does not have."""
+"""Checks of `bad`: values, names and roots that can't be right; the others: `request_refusal`."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import attrs
+from execdrv_conformance.bench import Bench
+from execdrv_conformance.check import Check, Gathered
+from execdrv_conformance.checks import request_refusal
+from execdrv_conformance.checks.answer import (
+    REQUEST,
+    Answers,
+    conclude,
+    find_left,
+    judge_answers,
+    warm,
+)
+from execdrv_conformance.finding import Arm, Finding
+from execdrv_conformance.job import provoke, provoke_run
 
-from execdrv.container import Container
-from execdrv.driver import DriverRef
-from execdrv.errors import UnsupportedError
-from execdrv.spec import Bind, Rlimit, Tmpfs
-from execdrv_conformance.bench import Bench, describe_error
-from execdrv_conformance.check import Case, Check, Gathered
-from execdrv_conformance.finding import Arm, Finding, expect, unfinished
-from execdrv_conformance.job import explain_answer, provoke, provoke_run
-from execdrv_conformance.observe import process
-from execdrv_conformance.observe.snapshot import Snapshot, wait_for_rest
-
-Answers = dict[str, dict[str, Any]]
-
-#: Absent ids that are required one by one; all of them are required together too.
-REQUIRED_ALONE = 4
-MEMORY_BYTES = 48 << 20
-TMPFS_BYTES = 1 << 20
-#: Number of CAP_CHOWN (capabilities(7)), and the user of the jobs that ask for much at once.
-CHOWN = 0
-USER, GROUP, OTHER_GROUP = 54321, 54322, 54323
-#: Of scenarios, which make containers of their own: a slow one spoils no other heading's time.
-REQUEST = Case(name="request")
-
-
-def _warm(bench: Bench) -> Snapshot:
-    """What there is once a good run is over: the control, and all that is made once."""
-    bench.run(["/bin/true"])
-    wait_for_rest(bench.snapshot(), bench.snapshot)
-    return bench.snapshot()
-
-
-def _left(bench: Bench, before: Snapshot) -> list[str]:
-    """What has come since and has stayed, a few of each kind."""
-    more = wait_for_rest(before, bench.snapshot)
-    found = [f"{kind}: {line}" for kind, lines in more.items() for line in lines[:3]]
-    pids = [int(line.split()[0]) for line in more.get("process", [])[:3]]
-    return [*found, *(_describe_left(pid) for pid in pids)]
-
-
-def _describe_left(pid: int) -> str:
-    """What a process is and does: a driver's that ends late is told from one that stays."""
-    state = process.read_stat(pid)[0] if process.is_alive(pid) else "gone by now"
-    return f"{process.describe(pid)} (state {state})"
-
-
-def _judge_answers(
-    answers: Answers, *, wanted: Callable[[str], tuple[str, ...]], named: Callable[[str], str]
-) -> list[str]:
-    """What is wrong with each answer.
-
-    Args:
-        wanted: classes, one of which the error of a request must be.
-        named: the field that it must name; empty: none.
-    """
-    wrong = []
-    for name, answer in answers.items():
-        why = explain_answer(answer, wanted=wanted(name))
-        field = named(name)
-        if not why and field and answer["error"].get("field") != field:
-            why = f"it names field {answer['error'].get('field')!r}, not {field!r}"
-        if why:
-            wrong.append(f"{name}: {why}")
-    return wrong
-
-
-def _conclude(wrong: list[str], left: list[Any], good: str) -> Finding:
-    wrong = [*wrong, *(f"left: {one}" for one in left[:3])]
-    return expect(not wrong, "; ".join(wrong[:6]) or good)
-
+#: Of the job that can't read its root.
+USER = 54321
 
 # --- values ------------------------------------------------------------------------------------
 
@@ -116,7 +57,7 @@ def _bad_values(bench: Bench) -> list[tuple[str, str, Any]]:
 
 
 def _specs(bench: Bench) -> Gathered:
-    before = _warm(bench)
+    before = warm(bench)
     answers: Answers = {}
     fields = {}
     for name, field, value in _bad_values(bench):
@@ -138,25 +79,25 @@ def _specs(bench: Bench) -> Gathered:
         "answers": answers,
         "fields": fields,
         "good": good,
-        "left": _left(bench, before),
+        "left": find_left(bench, before),
     }
 
 
 def _judge_specs(arm: Arm) -> Finding:
     answers, fields = arm.outside.table("answers"), arm.outside.table("fields")
-    wrong = _judge_answers(
+    wrong = judge_answers(
         answers, wanted=lambda _: ("SpecError",), named=lambda name: str(fields[name])
     )
     if not arm.outside.table("good")["ran"]:
         wrong.append(f"good values: {arm.outside.table('good')}")
-    return _conclude(wrong, arm.outside.listed("left"), f"{len(answers)} specs, each refused")
+    return conclude(wrong, arm.outside.listed("left"), f"{len(answers)} specs, each refused")
 
 
 # --- names -------------------------------------------------------------------------------------
 
 
 def _ids(bench: Bench) -> Gathered:
-    before = _warm(bench)
+    before = warm(bench)
     beside = set(os.listdir(bench.scratch))
     word = bench.nonce()
     bad: list[Any] = [
@@ -174,27 +115,27 @@ def _ids(bench: Bench) -> Gathered:
     return None, {
         "answers": answers,
         "good": good,
-        "left": [*_left(bench, before), *sorted(beside)],
+        "left": [*find_left(bench, before), *sorted(beside)],
     }
 
 
 def _judge_ids(arm: Arm) -> Finding:
     answers = arm.outside.table("answers")
-    wrong = _judge_answers(
+    wrong = judge_answers(
         answers,
         wanted=lambda name: ("SpecError",) if name.startswith("run") else ("UsageError",),
         named=lambda name: "name" if name.startswith("run") else "",
     )
     if not arm.outside.table("good")["ran"]:
         wrong.append(f"a good one: {arm.outside.table('good')}")
-    return _conclude(wrong, arm.outside.listed("left"), f"{len(answers)} calls, each refused")
+    return conclude(wrong, arm.outside.listed("left"), f"{len(answers)} calls, each refused")
 
 
 # --- roots -------------------------------------------------------------------------------------
 
 
 def _roots(bench: Bench) -> Gathered:
-    before = _warm(bench)
+    before = warm(bench)
     place = bench.directory("roots")
     (place / "file").write_text("no root")
     (place / "dangling").symlink_to(place / "nothing")
@@ -210,7 +151,7 @@ def _roots(bench: Bench) -> Gathered:
         "unreadable": provoke_run(bench, rootfs=str(place / "closed"), user=f"{USER}:{USER}"),
     }
     good = provoke_run(bench)
-    left = _left(bench, before)
+    left = find_left(bench, before)
     for name in ("empty", "closed"):
         left += [f"in the root: {one.name}" for one in (place / name).iterdir()]
     return None, {"answers": answers, "paths": paths, "inner": inner, "good": good, "left": left}
@@ -218,14 +159,14 @@ def _roots(bench: Bench) -> Gathered:
 
 def _judge_roots(arm: Arm) -> Finding:
     answers, paths = arm.outside.table("answers"), arm.outside.table("paths")
-    wrong = _judge_answers(answers, wanted=lambda _: ("SpecError",), named=lambda _: "rootfs")
+    wrong = judge_answers(answers, wanted=lambda _: ("SpecError",), named=lambda _: "rootfs")
     wrong += [
         f"{name}: the message does not name it"
         for name, answer in answers.items()
         if answer["error"] and paths[name] not in answer["error"]["message"]
     ]
     inner = arm.outside.table("inner")
-    wrong += _judge_answers(
+    wrong += judge_answers(
         inner,
         wanted=lambda _: ("SpecError", "UnsupportedError", "OperationError"),
         named=lambda _: "",
@@ -233,271 +174,10 @@ def _judge_roots(arm: Arm) -> Finding:
     if not arm.outside.table("good")["ran"]:
         wrong.append(f"a good one: {arm.outside.table('good')}")
     count = len(answers) + len(inner)
-    return _conclude(wrong, arm.outside.listed("left"), f"{count} roots, each refused")
+    return conclude(wrong, arm.outside.listed("left"), f"{count} roots, each refused")
 
 
-# --- what the driver does not have -------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Wish:
-    """Fields that ask for something, and what the job must see if they are taken."""
-
-    fields: dict[str, Any]
-    #: The argument of the look at its effect; None: the job can't see it.
-    look: Any = None
-
-
-def _wishes(bench: Bench, place: Path) -> dict[str, Wish]:
-    """One of each kind that costs little to look at, with values of this run's own."""
-    word, rng = bench.nonce(), bench.rng
-    for name in ("one", "two"):
-        (place / name).mkdir()
-        (place / name).chmod(0o777)
-        (place / name / "word").write_text(word)
-        (place / name / "word").chmod(0o644)
-    number, pids = rng.randint(100, 400), rng.randint(12, 20)
-    rlimit = Rlimit(name="nofile", soft=number, hard=number + 7)
-    binds = [
-        Bind(source=os.fsencode(place / name), target=target, read_only=read_only)
-        for name, target, read_only in (("one", b"/mnt", False), ("two", b"/media", True))
-    ]
-    open_directory = f"/opt/{place.name}"
-    return {
-        "hostname": Wish(fields={"hostname": word}, look=word),
-        "root_mode": Wish(fields={"root_mode": "read-only"}, look=open_directory),
-        "tmpfs": Wish(
-            fields={"tmpfs": (Tmpfs(target=b"/srv", size=TMPFS_BYTES),)},
-            look={"target": "/srv", "size": TMPFS_BYTES},
-        ),
-        "bind": Wish(fields={"binds": (binds[0],)}, look={"target": "/mnt", "word": word}),
-        "bind-read-only": Wish(
-            fields={"binds": (binds[1],)}, look={"target": "/media", "word": word}
-        ),
-        "net": Wish(fields={"net": "none"}, look={}),
-        "memory": Wish(fields={"memory": MEMORY_BYTES}, look=MEMORY_BYTES),
-        "cpus": Wish(fields={"cpus": 0.5}, look=0.5),
-        "pids": Wish(fields={"pids": pids}, look=pids),
-        "rlimits": Wish(
-            fields={"rlimits": (rlimit,)},
-            look={"name": "nofile", "soft": number, "hard": number + 7},
-        ),
-        "cap_drop": Wish(fields={"cap_drop": ("CHOWN",)}, look=CHOWN),
-        "user": Wish(fields={"user": f"{USER}:{GROUP}"}, look=[USER, GROUP]),
-        "groups": Wish(fields={"groups": (str(OTHER_GROUP),)}, look=[OTHER_GROUP]),
-        "workdir": Wish(fields={"workdir": "/usr/lib"}, look="/usr/lib"),
-        "env": Wish(fields={"env": {"XDC_WISH": word}}, look=["XDC_WISH", word]),
-        # A driver that has groups puts it there; cg.placed shows it.
-        "cgroup_parent": Wish(fields={"cgroup_parent": f"xdc-none-{word}"}),
-    }
-
-
-def _join(wishes: dict[str, Wish]) -> dict[str, Any]:
-    """All fields in one spec; binds add up."""
-    fields: dict[str, Any] = {}
-    for wish in wishes.values():
-        for name, value in wish.fields.items():
-            fields[name] = (*fields.get(name, ()), *value) if name == "binds" else value
-    return fields
-
-
-def _is_offered(bench: Bench, wish: Wish) -> bool:
-    _, out = bench.declaration.leave_out(wish.fields, bench.machine)
-    return not out
-
-
-@contextlib.contextmanager
-def _open_in_root(bench: Bench, name: str) -> Iterator[None]:
-    """A directory in the root to which every user may write: only a mount can keep it."""
-    path = bench.root / "opt" / name
-    path.mkdir()
-    path.chmod(0o777)
-    try:
-        yield
-    finally:
-        (path / "made").unlink(missing_ok=True)
-        path.rmdir()
-
-
-def _fails_closed(bench: Bench) -> Gathered:
-    before = _warm(bench)
-    place = bench.directory("wishes")
-    wishes = _wishes(bench, place)
-    lacking = {name: wish for name, wish in wishes.items() if not _is_offered(bench, wish)}
-    answers = {name: provoke_run(bench, **wish.fields) for name, wish in lacking.items()}
-    absent = [id for id, status in bench.declaration.statuses.items() if status["kind"] == "absent"]
-    alone = bench.rng.sample(absent, min(REQUIRED_ALONE, len(absent)))
-    for id in alone:
-        answers[f"require {id}"] = provoke_run(bench, require=[id])
-    unnamed: list[str] = []
-    if absent:
-        answers["require all"], unnamed = _require_all(bench, absent)
-    offered = {
-        name: wish for name, wish in wishes.items() if name not in lacking and wish.look is not None
-    }
-    with _open_in_root(bench, place.name):
-        effects, refused = _take(bench, offered)
-    return None, {
-        "answers": answers | refused,
-        "unnamed": unnamed,
-        "effects": effects,
-        "offered": sorted(set(offered) - set(refused)),
-        "left": _left(bench, before),
-    }
-
-
-def _require_all(bench: Bench, absent: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """One request for all; what the refusal does not name would have been kept silently."""
-    named: set[str] = set()
-
-    def run() -> Any:
-        try:
-            return bench.run(["/bin/true"], require=absent)
-        except UnsupportedError as error:
-            named.update(one["guarantee"] for one in error.refusals or ())
-            raise
-
-    answer = {**provoke(run), "ran": False}
-    answer["ran"] = answer["error"] is None
-    return answer, sorted(set(absent) - named)
-
-
-def _take(bench: Bench, offered: dict[str, Wish]) -> tuple[dict[str, Any], Answers]:
-    """What the job sees of each wish in one container; and what the machine does not let have.
-
-    A driver may offer what this machine can't give: it says so, and the others are asked again.
-    """
-    refused: Answers = {}
-    while True:
-        rest = {name: wish for name, wish in offered.items() if name not in refused}
-        if not rest:
-            return {}, refused
-        try:
-            with bench.agent(**_join(rest)) as look:
-                asked = {name: wish.look for name, wish in rest.items()}
-                seen = look.agent.call("request:look_at_effects", {"asked": asked})
-                return seen, refused
-        except UnsupportedError as error:
-            fields = {one["field"] for one in error.refusals or ()}
-            more = [name for name, wish in rest.items() if fields & set(wish.fields)]
-            if not more:
-                raise
-            plain = {"error": describe_error(error), "ran": False}
-            refused |= dict.fromkeys(more, plain)
-
-
-def _judge_fails_closed(arm: Arm) -> Finding:
-    answers, effects = arm.outside.table("answers"), arm.outside.table("effects")
-    wrong = _judge_answers(answers, wanted=lambda _: ("UnsupportedError",), named=lambda _: "")
-    wrong += [f"{id} was required and not refused" for id in arm.outside.listed("unnamed")]
-    offered = arm.outside.listed("offered")
-    wrong += [
-        f"{name} was accepted, and the job sees none of it: {effects[name][1]}"
-        for name in offered
-        if name in effects and not effects[name][0]
-    ]
-    silent = [name for name in offered if name not in effects]
-    if silent and not wrong:
-        return unfinished(f"nothing was said of {silent}")
-    good = f"refused: {len(answers)}; accepted and seen by the job: {len(offered)}"
-    return _conclude(wrong, arm.outside.listed("left"), good)
-
-
-# --- kinds of errors ---------------------------------------------------------------------------
-
-
-def _state_errors(bench: Bench) -> Answers:
-    """Operations out of their order, on one container."""
-    answers: Answers = {}
-    box: Container = bench.container(["/bin/sleep", "20"], stdout=None, stderr=None)
-    try:
-        answers["state: start before create"] = provoke(box.start)
-        answers["state: isolate before create"] = provoke(box.isolate)
-        box.create()
-        answers["state: start before isolate"] = provoke(box.start)
-        answers["state: signal before start"] = provoke(lambda: box.signal(signal.SIGTERM))
-        box.isolate()
-        answers["state: isolate twice"] = provoke(box.isolate)
-        box.limit()
-        box.start()
-        answers["state: start twice"] = provoke(box.start)
-        answers["exists: its name again"] = provoke_run(bench, name=box.id)
-    finally:
-        box.destroy()
-    answers["gone: get"] = provoke(lambda: bench.host.get(box.id))
-    return answers
-
-
-def _typed(bench: Bench) -> Gathered:
-    word = bench.nonce()
-    text = bench.root / "opt" / word
-    text.write_text("no program")
-    text.chmod(0o644)
-    closed = bench.scratch / f"{word}.none"
-    number = 900 + bench.rng.randint(0, 50)
-    try:
-        answers: Answers = {
-            "missing: command": provoke_run(bench, [f"/opt/{word}.none"]),
-            "exec: not executable": provoke_run(bench, [f"/opt/{word}"]),
-            "start: working directory": provoke_run(bench, workdir=f"/opt/{word}.none"),
-            "spec: rootfs": provoke_run(bench, rootfs=str(closed)),
-            "spec: memory": provoke_run(bench, memory="much"),
-            "spec: user": provoke_run(bench, user=word[:30]),
-            "spec: pass_fds": provoke_run(bench, pass_fds=(number,)),
-            "spec: name": provoke_run(bench, name="../a"),
-            "unsupported: option": provoke_run(bench, driver_options={"xdc-none": "1"}),
-            "unsupported: guarantee": provoke_run(bench, require=["xdc.none"]),
-            "driver: unknown": provoke(
-                lambda: bench.host.run(DriverRef(target=word), ["/bin/true"], rootfs=bench.root)
-            ),
-            **_state_errors(bench),
-        }
-        # Where binds are not offered, the refusal comes first.
-        source = Bind(source=os.fsencode(closed), target=b"/mnt")
-        answers["either: bind's source"] = provoke_run(bench, binds=(source,))
-        # Under a file there is no place for it.
-        below = Tmpfs(target=f"/opt/{word}/below".encode())
-        answers["either: tmpfs below a file"] = provoke_run(bench, tmpfs=(below,))
-    finally:
-        text.unlink()
-    good = provoke_run(bench)
-    return None, {"answers": answers, "good": good}
-
-
-#: By kind of failure: the classes, one of which it must be, and what it must tell beside.
-KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "missing": (("CommandNotFoundError",), ("operation", "driver", "container")),
-    "exec": (("CommandNotExecutableError",), ("operation", "driver", "container")),
-    "start": (("OperationError",), ("operation", "driver", "container")),
-    "spec": (("SpecError",), ("field", "value")),
-    "unsupported": (("UnsupportedError",), ("driver",)),
-    "driver": (("UnknownDriverError",), ("name",)),
-    "state": (("StateError",), ("operation", "container", "state")),
-    "exists": (("ContainerExistsError",), ("container",)),
-    "gone": (("ContainerNotFoundError",), ("container",)),
-    "either": (("UnsupportedError", "SpecError", "OperationError"), ()),
-}
-
-
-def _judge_typed(arm: Arm) -> Finding:
-    answers = arm.outside.table("answers")
-    wrong = _judge_answers(
-        answers, wanted=lambda name: KINDS[name.partition(":")[0]][0], named=lambda _: ""
-    )
-    for name, answer in answers.items():
-        missing = [
-            field
-            for field in KINDS[name.partition(":")[0]][1]
-            if answer["error"] and not answer["error"].get(field)
-        ]
-        if missing:
-            wrong.append(f"{name}: it does not tell {missing}: {answer['error']}")
-    if not arm.outside.table("good")["ran"]:
-        wrong.append(f"without a failure: {arm.outside.table('good')}")
-    return _conclude(wrong, [], f"{len(answers)} failures, each typed")
-
-
-CHECKS = (
+CHECKS: tuple[Check, ...] = (
     Check(
         id="bad.spec",
         cases=(REQUEST,),
@@ -522,20 +202,5 @@ CHECKS = (
         outside=_judge_roots,
         likely="the root is not looked at before it is used",
     ),
-    Check(
-        id="bad.fails-closed",
-        cases=(REQUEST,),
-        scenario=_fails_closed,
-        inside=None,
-        outside=_judge_fails_closed,
-        likely="a field is offered, and nothing is done for it",
-    ),
-    Check(
-        id="bad.typed",
-        cases=(REQUEST,),
-        scenario=_typed,
-        inside=None,
-        outside=_judge_typed,
-        likely="an exception of the driver's own language or library gets through",
-    ),
+    *request_refusal.CHECKS,
 )

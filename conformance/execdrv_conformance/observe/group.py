@@ -7,7 +7,9 @@ is used.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from execdrv_conformance.observe import mount, process
 
 
 def list_hierarchies() -> dict[str, str]:
-    """Mount point by v1 controllers (`cpu`, `cpuacct` each for itself); '' for the unified one."""
+    """Mount point by v1 controller, `name=NAME` where it has only a name, '' for the unified one.
+
+    `cpu` and `cpuacct`, where they are bound together, each for itself.
+    """
     found: dict[str, str] = {}
     for one in mount.read_mounts():
         if one["type"] == "cgroup2":
             found.setdefault("", one["target"])
         elif one["type"] == "cgroup":
             for option in one["super"]:
-                if option not in ("rw", "ro") and "=" not in option:
+                if option not in ("rw", "ro") and ("=" not in option or option.startswith("name=")):
                     found.setdefault(option, one["target"])
     return found
 
@@ -49,6 +54,37 @@ def directory_of(pid: int, controller: str) -> str | None:
         if v2 == "" or v2 in known.read_text().split():
             return directory
     return None
+
+
+def bounds_of(pid: int, controller: str) -> str | None:
+    """The directory that bounds a process, or counts for its container; None where there is none.
+
+    Of the groups which the process is in and this one is not, that with the tightest limit; the
+    topmost where none has one. A driver may put the limits above the group of the processes.
+    """
+    directory, own = directory_of(pid, controller), directory_of(os.getpid(), controller)
+    if directory is None or own is None:
+        return directory
+    path = []
+    while directory not in (own, "/") and not f"{own}/".startswith(f"{directory}/"):
+        path.append(directory)
+        directory = os.path.dirname(directory)
+    if not path:
+        return own
+    return min(reversed(path), key=lambda one: _limit_of(one, controller))
+
+
+def _limit_of(directory: str, controller: str) -> float:
+    readers: dict[str, Callable[[str], float | None]] = {
+        "memory": lambda path: read_memory(path)["limit"],
+        "pids": lambda path: read_pids(path)["limit"],
+        "cpu": read_quota,
+    }
+    try:
+        limit = readers[controller](directory) if controller in readers else None
+    except FileNotFoundError:
+        limit = None
+    return math.inf if limit is None else limit
 
 
 def _join(top: str, path: str) -> str:
@@ -117,8 +153,14 @@ def read_memory(directory: str) -> dict[str, Any]:
         "limit": None if bytes_ >= 2**63 - 2**16 else bytes_,
         "usage": int(read_file(directory, "memory.usage_in_bytes")),
         "peak": int(read_file(directory, "memory.max_usage_in_bytes")),
-        "kills": read_table(directory, "memory.oom_control").get("oom_kill", 0),
+        # v1 counts in the group of the process that was killed, and nowhere above.
+        "kills": _sum_below(directory, "memory.oom_control", "oom_kill"),
     }
+
+
+def _sum_below(directory: str, name: str, key: str) -> int:
+    """A number of a group and of all groups below it."""
+    return sum(read_table(path, name).get(key, 0) for path in (directory, *list_groups(directory)))
 
 
 def read_cpu_us(directory: str) -> int:
@@ -143,13 +185,16 @@ def read_pids(directory: str) -> dict[str, Any]:
     return {
         "limit": None if limit == "max" else int(limit),
         "usage": int(read_file(directory, "pids.current")),
-        "refused": read_table(directory, "pids.events").get("max", 0),
+        # Counted where the limit is, or where the fork failed: versions and kernels differ.
+        "refused": _sum_below(directory, "pids.events", "max"),
     }
 
 
 def read_shmem(directory: str) -> int:
     """Bytes of tmpfs files, shared memory and memfds that a memory group is charged for."""
-    return read_table(directory, "memory.stat")["shmem"]
+    table = read_table(directory, "memory.stat")
+    # v1 counts the groups below under a name of its own.
+    return table.get("total_shmem", table["shmem"])
 
 
 def read_kernel_memory(directory: str) -> int | None:

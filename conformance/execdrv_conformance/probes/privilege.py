@@ -301,76 +301,95 @@ def call_allowed(directory):
 
 
 def _use_allowed(directory):
-    failed = []
+    """Names of what fails. The second use renames the file that the first one makes."""
     path = os.path.join(directory, f"xdc-{os.getpid()}-{time.monotonic_ns()}")
-
-    def use_files():
-        with open(path, "w+b") as file:
-            file.write(b"abc")
-            file.seek(0)
-            return file.read() == b"abc" and os.stat(path).st_size == 3
-
-    def use_names():
-        os.rename(path, path + "-2")
-        os.link(path + "-2", path)
-        os.unlink(path + "-2")
-        os.unlink(path)
-        return not os.path.exists(path)
-
-    def use_processes():
-        pid = os.fork()
-        if pid == 0:
-            os._exit(7)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-
-    def use_pipes():
-        reader, writer = os.pipe()
-        os.write(writer, b"x")
-        data = os.read(reader, 1)
-        os.close(reader)
-        os.close(writer)
-        return data == b"x"
-
-    def use_sockets():
-        import socket
-
-        one, other = socket.socketpair()
-        with one, other:
-            one.send(b"x")
-            return other.recv(1) == b"x"
-
-    def use_memory():
-        with mmap.mmap(-1, 1 << 16) as memory:
-            memory[:3] = b"abc"
-            return memory[:3] == b"abc"
-
-    def use_threads():
-        done = []
-        thread = threading.Thread(target=done.append, args=(1,))
-        thread.start()
-        thread.join(5)
-        return done == [1]
-
-    def use_clocks():
-        begun = time.monotonic()
-        time.sleep(0.001)
-        return time.monotonic() > begun and time.time() > 0
-
-    def use_signals():
-        got = []
-        before = signal.signal(signal.SIGUSR2, lambda number, _: got.append(number))
-        os.kill(os.getpid(), signal.SIGUSR2)
-        signal.signal(signal.SIGUSR2, before)
-        return got == [signal.SIGUSR2]
-
-    uses = (use_files, use_names, use_processes, use_pipes, use_sockets, use_memory)
-    for use in (*uses, use_threads, use_clocks, use_signals):
+    uses = {
+        "use_files": lambda: _use_files(path),
+        "use_names": lambda: _use_names(path),
+        "use_processes": _use_processes,
+        "use_pipes": _use_pipes,
+        "use_sockets": _use_sockets,
+        "use_memory": _use_memory,
+        "use_threads": _use_threads,
+        "use_clocks": _use_clocks,
+        "use_signals": _use_signals,
+    }
+    failed = []
+    for name, use in uses.items():
         try:
             if not use():
-                failed.append(use.__name__)
+                failed.append(name)
         except OSError as error:
-            failed.append(f"{use.__name__}: {_name(error.errno)}")
+            failed.append(f"{name}: {_name(error.errno)}")
     return failed
+
+
+def _use_files(path):
+    with open(path, "w+b") as file:
+        file.write(b"abc")
+        file.seek(0)
+        return file.read() == b"abc" and os.stat(path).st_size == 3
+
+
+def _use_names(path):
+    os.rename(path, path + "-2")
+    os.link(path + "-2", path)
+    os.unlink(path + "-2")
+    os.unlink(path)
+    return not os.path.exists(path)
+
+
+def _use_processes():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def _use_pipes():
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    data = os.read(reader, 1)
+    os.close(reader)
+    os.close(writer)
+    return data == b"x"
+
+
+def _use_sockets():
+    import socket
+
+    one, other = socket.socketpair()
+    with one, other:
+        one.send(b"x")
+        return other.recv(1) == b"x"
+
+
+def _use_memory():
+    with mmap.mmap(-1, 1 << 16) as memory:
+        memory[:3] = b"abc"
+        return memory[:3] == b"abc"
+
+
+def _use_threads():
+    done = []
+    thread = threading.Thread(target=done.append, args=(1,))
+    thread.start()
+    thread.join(5)
+    return done == [1]
+
+
+def _use_clocks():
+    begun = time.monotonic()
+    time.sleep(0.001)
+    return time.monotonic() > begun and time.time() > 0
+
+
+def _use_signals():
+    got = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: got.append(number))
+    os.kill(os.getpid(), signal.SIGUSR2)
+    signal.signal(signal.SIGUSR2, before)
+    return got == [signal.SIGUSR2]
 
 
 #: Call NUMBER with four words by the 32-bit entry of x86: int 0x80; ebx, ecx, edx, esi; edi is 0.

@@ -20,8 +20,6 @@ from execdrv_conformance.observe import group
 MEMORY_BYTES = 3 << 30
 #: Tasks of a whole session.
 PIDS = 1500
-#: v1 controllers whose hierarchies a container's limits may live in.
-CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "freezer", "devices", "blkio", "cpuset", "")
 #: Seconds for the last processes to leave.
 _EMPTY_S = 5.0
 
@@ -66,7 +64,7 @@ def make_guard(name: str) -> Guard:
     """
     made: list[str] = []
     problems: list[str] = []
-    for controller in CONTROLLERS:
+    for controller in group.list_hierarchies():
         above = group.directory_of(os.getpid(), controller)
         if above is None or os.path.join(above, name) in made:
             continue

@@ -2,7 +2,7 @@
 
 v1 has files (admin-guide/cgroup-v1/devices.rst); cgroup2 has a program for the kernel to ask,
 assembled here from the same rules. What no rule allows is refused, mknod too. Runs in the
-supervisor, before there are groups below (v1 refuses it then).
+supervisor.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import attrs
 from execdrv.errors import IsolationError, SpecError
 from execdrv.limits import Limits
 from execdrv.linux import bpf
+from execdrv.linux.cgroups import v1
 from execdrv.linux.cgroups.check import check_limits
-from execdrv.linux.cgroups.control import write_control
 from execdrv.linux.cgroups.group import Group
 from execdrv.linux.cgroups.layout import Layout
 
@@ -84,7 +84,7 @@ def allow_devices(group: Group, rules: Sequence[DeviceRule] = DEFAULT_DEVICES) -
     descriptors never.
 
     Args:
-        group: a made group, planned with `devices=True`; on v1 with no groups below it.
+        group: a made group, planned with `devices=True`.
 
     Raises:
         IsolationError: the kernel refused; on v1 the group may be left with fewer devices than
@@ -93,7 +93,7 @@ def allow_devices(group: Group, rules: Sequence[DeviceRule] = DEFAULT_DEVICES) -
     directory, unified = group.plan.dir_of("devices"), group.plan.unified
     try:
         if directory is not None:
-            _allow_v1(directory.path, rules)
+            v1.replace_devices(directory.path, directory.job, [str(rule) for rule in rules])
         elif unified is not None:
             _allow_v2(unified.path, rules)
         else:
@@ -107,17 +107,6 @@ def allow_devices(group: Group, rules: Sequence[DeviceRule] = DEFAULT_DEVICES) -
             hint="a cgroup above may allow fewer devices",
             errno=error.errno,
         ) from error
-
-
-def _allow_v1(path: str, rules: Sequence[DeviceRule]) -> None:
-    # "a" empties the list of the exceptions too; the file takes one rule a write.
-    write_control(path + "/devices.deny", "a")
-    descriptor = os.open(path + "/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        for rule in rules:
-            os.write(descriptor, str(rule).encode())
-    finally:
-        os.close(descriptor)
 
 
 def _allow_v2(path: str, rules: Sequence[DeviceRule]) -> None:

@@ -182,6 +182,8 @@ def remove_directories(plan: GroupPlan, *, timeout_s: float) -> list[str]:
         The directories that are still there after `timeout_s`, deepest first.
     """
     deadline = time.monotonic() + timeout_s
+    for directory in plan.dirs:
+        _remove_directory(directory.job)
     left = [directory.path for directory in plan.dirs if not _remove_directory(directory.path)]
     if not left:
         return []

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import attrs
 
 from execdrv.errors import CreateError, IsolationError
-from execdrv.linux.cgroups import end, leaf, stats
-from execdrv.linux.cgroups.control import read_optional, write_control
-from execdrv.linux.cgroups.plan import GroupPlan
+from execdrv.linux.cgroups import end, leaf, stats, v1
+from execdrv.linux.cgroups.control import write_control
+from execdrv.linux.cgroups.plan import GroupDir, GroupPlan
 
 _HINTS: dict[type[OSError], str] = {
     FileExistsError: "a group of that name is there already: execdrv gc, or rmdir it",
@@ -43,7 +43,7 @@ class Group:
         with contextlib.ExitStack() as undo:
             descriptors = []
             for directory in self.plan.dirs:
-                path = directory.path + "/cgroup.procs"
+                path = directory.job + "/cgroup.procs"
                 try:
                     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
                 except OSError as error:
@@ -62,12 +62,12 @@ class Group:
             IsolationError: it can't be moved; it may be in some of the hierarchies.
         """
         for directory in self.plan.dirs:
-            path = directory.path + "/cgroup.procs"
+            path = directory.job + "/cgroup.procs"
             try:
                 write_control(path, str(pid))
             except OSError as error:
                 raise IsolationError(
-                    f"cannot move process {pid} into {directory.path!r}: {error.strerror}",
+                    f"cannot move process {pid} into {directory.job!r}: {error.strerror}",
                     errno=error.errno,
                 ) from error
 
@@ -119,12 +119,14 @@ def make_group(plan: GroupPlan) -> Group:
     """
     with contextlib.ExitStack() as undo:
         for directory in plan.dirs:
-            if directory.version == 2 and plan.enable:
+            if directory.version == 1:
+                _make_v1(directory, undo)
+                continue
+            if plan.enable:
                 _make_unified(plan, undo)
             else:
                 _make_directory(directory.path, undo)
-            if directory.version == 1 and "memory" in directory.controllers:
-                _include_subgroups(directory.path)
+            _make_directory(directory.job, undo)
         undo.pop_all()
     return Group(plan=plan)
 
@@ -157,14 +159,23 @@ def _make_unified(plan: GroupPlan, undo: contextlib.ExitStack) -> None:
         _make_directory(unified.path, undo)
 
 
-def _include_subgroups(path: str) -> None:
-    """Before Linux 5.11 a v1 memory limit binds the groups below only if this says 1.
-
-    It can't be written any more once there are such groups.
-    """
-    switch = path + "/memory.use_hierarchy"
-    if (read_optional(switch) or "1").strip() == "0":
-        _ignore_errors(write_control, switch, "1")
+def _make_v1(directory: GroupDir, undo: contextlib.ExitStack) -> None:
+    """A directory of v1 and the one for the processes, with what must be said before each."""
+    _make_directory(directory.path, undo)
+    try:
+        v1.inherit_cpuset(directory.path)
+        if "memory" in directory.controllers:
+            v1.include_subgroups(directory.path)
+        if "devices" in directory.controllers:
+            v1.list_devices(directory.path)
+        _make_directory(directory.job, undo)
+        v1.inherit_cpuset(directory.job)
+    except OSError as error:
+        raise CreateError(
+            f"cannot set cgroup {directory.path!r} up: {error.strerror} ({error.filename!r})",
+            hint="a cgroup above may allow less",
+            errno=error.errno,
+        ) from error
 
 
 def _ignore_errors(action: Callable[..., object], *arguments: object) -> None:

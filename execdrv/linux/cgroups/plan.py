@@ -24,18 +24,30 @@ BEHIND = {
     "pids": ("pids", "pids.limit"),
 }
 DEVICE_GUARANTEE = "dev.no-disk"
+#: The group below a container's own in which its processes are.
+JOB_NAME = "job"
 WAY_OUT = "run it in a group of its own: systemd-run --scope -p Delegate=yes COMMAND"
 
 
 @attrs.frozen
 class GroupDir:
-    """One directory of a group."""
+    """One directory of a group, which has the limits; the processes are in one below it.
+
+    The root of a cgroup namespace is the group of the process that made it, and what stands in a
+    root can be written from inside: a job that is the machine's root needs only a user namespace
+    of its own to mount the hierarchy. So the limits stand one level above all that it can see.
+    """
 
     path: str
     #: 1 or 2.
     version: int
     #: What is used in it; for v2 these are switched on in the groups above.
     controllers: tuple[str, ...] = ()
+
+    @property
+    def job(self) -> str:
+        """The directory of the group that the processes join."""
+        return f"{self.path}/{JOB_NAME}"
 
 
 @attrs.frozen
@@ -63,7 +75,13 @@ class GroupPlan:
 
 
 def plan_group(
-    layout: Layout, name: str, *, parent: str | None = None, limits: Limits, devices: bool
+    layout: Layout,
+    name: str,
+    *,
+    parent: str | None = None,
+    limits: Limits,
+    devices: bool,
+    everywhere: bool = False,
 ) -> GroupPlan:
     """Decide the directories of a new group.
 
@@ -74,6 +92,9 @@ def plan_group(
             caller's own.
         limits: what was asked; each names a controller that must be there.
         devices: whether `allow_devices` will be called.
+        everywhere: a directory in every v1 hierarchy, needed for a limit or not. Where a job has
+            none, the root of its cgroup namespace is the caller's own group, which a job that is
+            the machine's root could then change.
 
     Raises:
         SpecError: `name` or `parent` is no path below the mountpoint.
@@ -103,6 +124,14 @@ def plan_group(
     for hierarchy, controllers in v1:
         base = _base_v1(hierarchy, parent)
         dirs.append(GroupDir(path=f"{base}/{name}", version=1, controllers=controllers))
+    if everywhere:
+        # The parent need not be there: nothing is counted or limited in these.
+        used = [hierarchy for hierarchy, _ in v1]
+        dirs += [
+            GroupDir(path=f"{_base_v1(hierarchy, None)}/{name}", version=1)
+            for hierarchy in layout.hierarchies
+            if hierarchy.version == 1 and hierarchy not in used and not _unusable(hierarchy, None)
+        ]
     return GroupPlan(name=name, dirs=tuple(dirs), enable=enable, leaf=leaf, own_pids=own_pids)
 
 

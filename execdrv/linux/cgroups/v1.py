@@ -5,7 +5,9 @@ Writes through a `Journal` and reads back; what the numbers mean for the receipt
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Sequence
 
 from execdrv.linux.cgroups.control import (
     Journal,
@@ -66,3 +68,64 @@ def write_cpu(journal: Journal, path: str, *, quota_us: int, period_us: int) -> 
     period = int(journal.write(path + "/cpu.cfs_period_us", str(period_us)))
     quota = int(journal.write(path + "/cpu.cfs_quota_us", str(quota_us)))
     return quota, period
+
+
+def inherit_cpuset(path: str) -> None:
+    """Give a new group the processors and memory nodes of the one above, where it has none.
+
+    No process can enter a cpuset group before that (cpusets.rst, 2.1).
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if (read_optional(f"{path}/{name}") or "-").strip() == "":
+            above = read_optional(f"{os.path.dirname(path)}/{name}")
+            write_control(f"{path}/{name}", above or "")
+
+
+def include_subgroups(path: str) -> None:
+    """Before Linux 5.11 a memory limit binds the groups below only if this says 1.
+
+    It can't be written any more once there are such groups.
+    """
+    switch = path + "/memory.use_hierarchy"
+    if (read_optional(switch) or "1").strip() == "0":
+        with contextlib.suppress(OSError):
+            write_control(switch, "1")
+
+
+def list_devices(path: str) -> None:
+    """Turn a group that may use every device into one with a list of what it may use: all.
+
+    The kernel makes that change only while there is no group below (devices.rst, 4).
+
+    Raises:
+        OSError: EPERM where a group above denies some.
+    """
+    if "a *:* rwm" in (read_optional(path + "/devices.list") or ""):
+        write_control(path + "/devices.deny", "a")
+        _write_rules(path + "/devices.allow", ("c *:* rwm", "b *:* rwm"))
+
+
+def replace_devices(path: str, job: str, rules: Sequence[str]) -> None:
+    """Replace the list of devices that a group, and the one below it, may use.
+
+    Raises:
+        OSError: the kernel refused a rule; the list may be shorter than asked, never longer.
+    """
+    old = (read_optional(path + "/devices.list") or "").splitlines()
+    # What is taken from a group is taken from those below it too; what is given is not.
+    _write_rules(path + "/devices.deny", old)
+    _write_rules(path + "/devices.allow", rules)
+    _write_rules(job + "/devices.allow", rules)
+
+
+def _write_rules(path: str, rules: Sequence[str]) -> None:
+    """One rule a write, as these files take them."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for rule in rules:
+            os.write(descriptor, rule.encode())
+    finally:
+        os.close(descriptor)

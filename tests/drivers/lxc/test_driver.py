@@ -520,6 +520,7 @@ def test_a_supervisor_killed_in_the_middle_of_isolate_leaves_no_process(
         left = [process.pid for process in found if process and is_running(process)]
         assert kill_own_children(timeout_s=5) == []
         for directory in group_directories(boxes):
+            os.rmdir(f"{directory}/job")
             os.rmdir(directory)
         return left
 

@@ -187,6 +187,7 @@ class Maker:
         limits: Limits | None = None,
         *,
         devices: bool = False,
+        everywhere: bool = False,
         parent: str | None = None,
         layout: Layout | None = None,
     ) -> Group:
@@ -195,6 +196,7 @@ class Maker:
             self.name(),
             limits=limits or Limits(),
             devices=devices,
+            everywhere=everywhere,
             parent=parent,
         )
         group = make_group(plan)

@@ -193,7 +193,7 @@ def open_below(group: Group, name: str) -> Group:
     """A group below the cgroup2 directory of another."""
     (directory,) = group.plan.dirs
     path = f"{directory.path}/{name}"
-    os.mkdir(path)
+    os.makedirs(f"{path}/job")
     return Group(plan=GroupPlan(name=name, dirs=(attrs.evolve(directory, path=path),)))
 
 

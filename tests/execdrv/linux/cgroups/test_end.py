@@ -211,6 +211,7 @@ def test_remove_may_be_repeated(make: Any) -> None:
 
 def test_remove_takes_a_group_that_is_partly_gone(make: Any) -> None:
     group = make(Limits())
+    os.rmdir(group.plan.dirs[0].job)
     os.rmdir(group.plan.dirs[0].path)
     assert group.remove() == []
 

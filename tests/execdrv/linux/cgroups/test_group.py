@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,8 +104,22 @@ def test_a_child_enters_every_hierarchy_before_it_executes(
     pid = kit.spawn(group, "sleep", "60")
     kit.wait_until(lambda: group.processes() == [pid])
     for directory in group.plan.dirs:
-        with open(directory.path + "/cgroup.procs") as stream:
+        with open(directory.job + "/cgroup.procs") as stream:
             assert stream.read().split() == [str(pid)]
+    group.kill()
+    assert kit.wait_status(pid) == -9
+
+
+def test_a_process_can_enter_every_hierarchy_that_there_is(
+    make: Any, layout: Layout, kit: SimpleNamespace
+) -> None:
+    # cpuset among them, which takes no process before it has processors.
+    group = make(Limits(), everywhere=True)
+    assert len(group.plan.dirs) == len(layout.hierarchies)
+    pid = kit.spawn(group, "sleep", "60")
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    entered = [line for line in lines if line.endswith(f"/{group.plan.name}/job")]
+    assert len(entered) == len(layout.hierarchies)
     group.kill()
     assert kit.wait_status(pid) == -9
 
@@ -121,7 +136,7 @@ def test_descriptors_of_a_group_that_is_partly_gone_are_an_error_and_none_stays_
     make: Any, layout: Layout
 ) -> None:
     group = make(EVERYTHING if not check_limits(layout, EVERYTHING) else Limits())
-    os.rmdir(group.plan.dirs[-1].path)
+    os.rmdir(group.plan.dirs[-1].job)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(IsolationError):
         group.procs_fds()

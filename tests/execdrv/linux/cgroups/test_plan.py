@@ -55,6 +55,28 @@ def test_only_hierarchies_that_are_needed_are_used(sample: Sample, tmp_path: Pat
     assert _paths(plan) == [f"{top}/unified/g", f"{top}/pids/g"]
 
 
+def test_everywhere_is_every_v1_hierarchy_after_those_that_are_needed(
+    sample: Sample, tmp_path: Path
+) -> None:
+    layout = sample("hybrid")
+    plan = plan_group(layout, "g", limits=Limits(pids=3), devices=False, everywhere=True)
+    top = f"{tmp_path}/sys/fs/cgroup"
+    assert _paths(plan)[:2] == [f"{top}/unified/g", f"{top}/pids/g"]
+    assert sorted(_paths(plan)) == sorted(f"{h.own}/g" for h in layout.hierarchies)
+    assert [d.controllers for d in plan.dirs] == [(), ("pids",)] + [()] * (len(plan.dirs) - 2)
+
+
+def test_a_parent_is_asked_for_only_where_something_is_limited(
+    sample: Sample, tmp_path: Path
+) -> None:
+    plan = plan_group(
+        sample("hybrid"), "g", limits=Limits(pids=3), devices=False, parent="mine", everywhere=True
+    )
+    top = f"{tmp_path}/sys/fs/cgroup"
+    assert _paths(plan)[:2] == [f"{top}/unified/mine/g", f"{top}/pids/mine/g"]
+    assert f"{top}/cpu/g" in _paths(plan)
+
+
 def test_v1_alone_uses_the_freezer_to_end_fork_storms(sample: Sample, tmp_path: Path) -> None:
     plan = plan_group(sample("v1"), "g", limits=Limits(cpus=1), devices=False)
     top = f"{tmp_path}/sys/fs/cgroup"

@@ -34,7 +34,7 @@ def test_v1_oom_kills_of_groups_below_are_counted_too(
     group = make(limits)
     apply_limits(group, limits)
     for directory in group.plan.dirs:
-        os.mkdir(directory.path + "/inner")
+        os.makedirs(directory.path + "/inner/job")
     inner = open_group(
         GroupPlan(
             name="inner",
