@@ -1,7 +1,8 @@
 """A container as its user sees it: a handle that asks the container's supervisor.
 
-Runs in the user's process, in any of its threads; it keeps no state but connections. Operations go
-through the hooks (execdrv.dispatch), so that wrappers see them.
+Runs in the user's process, in any of its threads; it keeps no state but connections and, when the
+container is gone, how it ended. Operations go through the hooks (execdrv.dispatch), so that
+wrappers see them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import select
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from execdrv import wire
 from execdrv.driver import Exit, Isolated
@@ -19,13 +20,14 @@ from execdrv.errors import (
     ContainerNotFoundError,
     DeadlineError,
     ExecdrvError,
+    StartError,
     StateError,
     SupervisorLostError,
 )
 from execdrv.limits import Limits, Receipt
 from execdrv.linux.procfs import ProcessId
 from execdrv.spec import ContainerSpec
-from execdrv.state import Entry
+from execdrv.state import TRANSITIONS, Entry
 from execdrv.supervisor import launcher
 from execdrv.supervisor.connection import Connection
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 #: How much longer than a driver's deadline a caller waits for the answer.
 PATIENCE_S = 5.0
+
+NoExit = Literal["never started", "lost", "unknown"]
 
 
 class Container:
@@ -66,6 +70,8 @@ class Container:
         self._exit: Exit | None = None
         self._receipts: tuple[Receipt, ...] = ()
         self._destroyed = False
+        #: Why a `wait` after `destroy` has no exit to give.
+        self._no_exit: NoExit = "unknown"
 
     def __enter__(self) -> Container:
         return self
@@ -95,11 +101,11 @@ class Container:
         entry = self._entry()
         if entry is not None:
             return entry.state
-        return "destroyed" if self._created else "creating"
+        return "destroyed" if self._created or self._destroyed else "creating"
 
     @property
     def exit(self) -> Exit | None:
-        """How it ended, or None while it has not."""
+        """How it ended, or None while it has not; also after `destroy`."""
         if self._exit is None:
             entry = self._entry()
             if entry is not None and entry.record is not None:
@@ -133,6 +139,9 @@ class Container:
         return {**plain, "state": entry.state}
 
     def _entry(self) -> Entry | None:
+        if self._destroyed:
+            # What has that name now is another container.
+            return None
         return self._host.registry.entry(self._id)
 
     # --- operations ----------------------------------------------------------------------------
@@ -190,7 +199,9 @@ class Container:
         self._host.operate("signal", self, signum=signum)
 
     def destroy(self) -> None:
-        """End and remove everything. Repeatable.
+        """End and remove everything. Repeatable; how it ended is kept for `wait`.
+
+        All other operations are refused afterwards, with StateError.
 
         Raises:
             CleanupError: something is left; it can be called again.
@@ -199,12 +210,14 @@ class Container:
             self._host.operate("destroy", self)
 
     def wait(self, timeout_s: float | None = None) -> Exit:
-        """Wait for the end.
+        """Wait for the end; again and again, also after `destroy`.
 
         Args:
             timeout_s: seconds, at least 0; None: for ever.
         Raises:
             TimeoutError: it has not ended.
+            StartError: its command did not start, or was not started when somebody destroyed it.
+            StateError: it is destroyed, and was never started, or its end was told to nobody.
             SupervisorLostError: the supervisor died, and so the container.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -218,6 +231,10 @@ class Container:
                     raise self._not_ended(timeout_s)
                 self._exit = self._take_exit()
             return self._exit
+        except SupervisorLostError as error:
+            if self._destroyed or self.state != "destroyed":
+                raise
+            raise self._no_exit_error("unknown") from error
         finally:
             self._wait_lock.release()
 
@@ -244,28 +261,56 @@ class Container:
         """A descriptor that is readable once the container has ended (for select and the like).
 
         Raises:
+            StateError: it is destroyed.
             SupervisorLostError: the container's supervisor is gone.
         """
         with self._asking_lock:
             if self._waiting is None:
+                if self._destroyed:
+                    raise self._no_exit_error(self._no_exit)
                 connection = self._starter if self._starter is not None else self._connect()
                 connection.begin("wait")
                 self._waiting = connection
             return self._waiting.fileno()
+
+    def _no_exit_error(self, why: NoExit) -> ExecdrvError:
+        """What a `wait` for a destroyed container gets that has no exit to give."""
+        if why == "lost":
+            return SupervisorLostError(
+                f"cannot wait for container {self._id!r}: its supervisor died before it told "
+                "how the command ended",
+                container=self._id,
+                operation="wait",
+            )
+        reason = "was never started" if why == "never started" else "nobody has kept how it ended"
+        return StateError(
+            f"cannot wait for container {self._id!r}: it is destroyed, and {reason}",
+            container=self._id,
+            operation="wait",
+            state="destroyed",
+            allowed=["running", "stopped"],
+        )
 
     # --- for the dispatcher --------------------------------------------------------------------
 
     def perform(self, operation: str, argument: Any = None) -> Any:
         """Ask the supervisor; called by the dispatcher alone, below all wrappers."""
         try:
-            if operation == "create":
-                self._create()
-                return True
             if operation == "destroy":
                 self._destroy()
                 return True
+            if self._destroyed:
+                raise self._destroyed_error(operation)
+            if operation == "create":
+                self._create()
+                return True
             plain = None if argument is None else wire.encode(argument)
             answer = self._ask(operation, plain)
+        except SupervisorLostError as error:
+            if operation == "destroy" or self.state != "destroyed":
+                raise
+            # By another handle.
+            raise self._destroyed_error(operation) from error
         except ExecdrvError as error:
             raise self._host.explain(error, self._spec) from error.__cause__
         match operation:
@@ -276,6 +321,16 @@ class Container:
             case "start":
                 return wire.decode(ProcessId, answer)
         return True
+
+    def _destroyed_error(self, operation: str) -> StateError:
+        allowed = list(TRANSITIONS[operation])
+        return StateError(
+            f"cannot {operation} container {self._id!r}: it is destroyed, not {', '.join(allowed)}",
+            container=self._id,
+            operation=operation,
+            state="destroyed",
+            allowed=allowed,
+        )
 
     def ask_starter(self, operation: str, argument: Any = None) -> Any:
         """Ask over the starter's own connection, which is there before the container is."""
@@ -308,15 +363,41 @@ class Container:
         return launcher.connect(self._host.registry.path_of(self._id))
 
     def _destroy(self) -> None:
-        if self._created:
+        if not self._created:
+            self._no_exit = "never started"
+        else:
+            # Asked before: afterwards nobody is there who knows how it ended.
+            if self._exit is None:
+                with contextlib.suppress(ExecdrvError):
+                    self.fileno()
             try:
                 self._ask("destroy", None)
-            except DeadlineError:
-                self._kill_supervisor()
+            except (DeadlineError, SupervisorLostError) as error:
+                if isinstance(error, DeadlineError):
+                    self._kill_supervisor()
+                self._keep_exit()
                 self._collect()
-            except SupervisorLostError:
-                self._collect()
+            else:
+                self._keep_exit()
         self.release()
+
+    def _keep_exit(self) -> None:
+        """Take the answer to `wait`, or learn why there is none, before the record goes."""
+        if not self._wait_lock.acquire(blocking=False):
+            # The thread that waits takes it.
+            return
+        try:
+            if self._exit is None:
+                self._exit = self._take_exit()
+        except StartError:
+            self._no_exit = "never started"
+        except SupervisorLostError:
+            # Without an entry it was somebody else who destroyed it.
+            self._no_exit = "unknown" if self._entry() is None else "lost"
+        except ExecdrvError:
+            self._no_exit = "unknown"
+        finally:
+            self._wait_lock.release()
 
     def _collect(self) -> None:
         """The supervisor is gone: what it left below this process, then what the record names."""

@@ -84,7 +84,8 @@ def measure(mutants: list[Mutant], *, ids: list[str], quick: bool) -> None:
             for id, one in reds.items():
                 print(f"    {one.verdict:12} {id:20} {one.reason[:160]}", flush=True)
             if not ids:
-                kept = {"reds": {id: one.verdict for id, one in reds.items()}, "took_s": took_s}
+                verdicts = {id: one.verdict for id, one in reds.items()}
+                kept = {"ids": usual, "reds": verdicts, "took_s": took_s}
                 (CACHE / f"{mutant.name}.json").write_text(json.dumps(kept))
     finally:
         for problem in bed.close():
@@ -92,19 +93,26 @@ def measure(mutants: list[Mutant], *, ids: list[str], quick: bool) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def read_measured() -> dict[str, dict[str, str]]:
-    """What is in the cache, by mutant."""
-    found = {path.stem: json.loads(path.read_text())["reds"] for path in CACHE.glob("*.json")}
-    return dict(sorted(found.items()))
+def read_measured(*, quick: bool) -> dict[str, dict[str, str]]:
+    """What is in the cache, by mutant; not what was measured with other ids than today's."""
+    from mutantkit import full_ids, quick_ids, required_mutants
+
+    found = {}
+    for mutant in required_mutants():
+        path = CACHE / f"{mutant.name}.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        if kept.get("ids") == (quick_ids(mutant) if quick else full_ids(mutant)):
+            found[mutant.name] = kept["reds"]
+    return found
 
 
-def compare() -> list[str]:
+def compare(measured: dict[str, dict[str, str]]) -> list[str]:
     """Where the table, the record and the measurements differ, in words."""
     from mutantkit import kills_of, read_reds, required_mutants
 
     from execdrv_conformance.checks import load_checks
 
-    measured, recorded = read_measured(), read_reds()
+    recorded = read_reds()
     differences = []
     for mutant in required_mutants():
         reds = measured.get(mutant.name)
@@ -122,12 +130,12 @@ def compare() -> list[str]:
     return differences
 
 
-def write_record() -> None:
+def write_record(measured: dict[str, dict[str, str]]) -> None:
     """Put what was measured on file; what was not measured stays as it is."""
     from mutantkit import REDS_PATH, read_reds, required_mutants
 
     recorded = read_reds() if REDS_PATH.exists() else {}
-    recorded.update(read_measured())
+    recorded.update(measured)
     names = [mutant.name for mutant in required_mutants()]
     text = json.dumps({name: recorded.get(name, {}) for name in names}, indent=1)
     REDS_PATH.write_text(text + "\n")
@@ -198,18 +206,20 @@ def main() -> int:
         for position, mutant in enumerate(required_mutants())
         if (mutant.name in options.only if options.only else position % count == number - 1)
     ]
-    if options.again or options.only:
+    ids = options.ids.split(",") if options.ids else []
+    if options.again or (options.only and not ids):
         for mutant in chosen:
             (CACHE / f"{mutant.name}.json").unlink(missing_ok=True)
     if not options.report:
         os.nice(5)
-        ids = options.ids.split(",") if options.ids else []
-        left = [one for one in chosen if ids or not (CACHE / f"{one.name}.json").exists()]
+        done = read_measured(quick=options.quick)
+        left = [one for one in chosen if ids or one.name not in done]
         measure(left, ids=ids, quick=options.quick)
+    measured = read_measured(quick=options.quick)
     if options.write:
-        write_record()
+        write_record(measured)
         MATRIX_PATH.write_text(render_matrix())
-    differences = compare()
+    differences = compare(measured)
     for difference in differences:
         print(difference)
     return 1 if differences else 0

@@ -102,14 +102,31 @@ class Bench:
         return f"xdc{self.rng.getrandbits(64):016x}"
 
     def share(self, gather: Callable[[Bench], T]) -> T:
-        """What `gather` returns, asked once a case: for scenarios of several checks."""
+        """What `gather` returns, asked once a case: for scenarios of several checks.
+
+        What it asked of the driver, and who spoke for the job, is so for each of these checks.
+        """
         if gather not in self._shared:
-            self._shared[gather] = (gather(self), self.impostor)
+            self._shared[gather] = self._gather(gather)
         result: T
-        result, impostor = self._shared[gather]
-        # Who spoke for the job spoke for every check of these facts, not for the first alone.
+        result, asked, impostor = self._shared[gather]
+        if asked is not None:
+            self.asked = dict(asked)
         self.impostor = self.impostor or impostor
         return result
+
+    def _gather(self, gather: Callable[[Bench], T]) -> tuple[T, dict[str, Any] | None, str]:
+        """What it returns, what it asked (None: nothing of a driver), and who spoke instead."""
+        asked, impostor = self.asked, self.impostor
+        unasked: dict[str, Any] = {}
+        self.asked, self.impostor = unasked, ""
+        try:
+            result = gather(self)
+            return result, None if self.asked is unasked else self.asked, self.impostor
+        finally:
+            # Of one that fails, the check that asked for it knows what was asked.
+            self.asked = asked if self.asked is unasked else self.asked
+            self.impostor = impostor or self.impostor
 
     def directory(self, name: str) -> Path:
         """A new directory of this case's own."""

@@ -2,7 +2,8 @@
 
 A blocking connection (`Connection`) for callers, and a buffered one (`Peer`) for event loops. A
 connection that an exception interrupted (Ctrl-C too) is closed and never used again: the next
-call would read the previous answer.
+call would read the previous answer. Only the fork server takes descriptors; to everybody else a
+driver's code may send some, and the kernel drops what a receiver has no room for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ PROTOCOL_VERSION = 1
 MAX_FDS = 253
 
 _CHUNK = 1 << 18
+_FDS_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
 def send_frame(sock: socket.socket, data: Any, fds: Sequence[int] = ()) -> None:
@@ -40,16 +42,22 @@ def send_frame(sock: socket.socket, data: Any, fds: Sequence[int] = ()) -> None:
 
 
 class FrameBuffer:
-    """Bytes and descriptors that have come, until they are whole frames."""
+    """Bytes and descriptors that have come, until they are whole frames.
 
-    def __init__(self) -> None:
+    Args:
+        takes_fds: whether descriptors are let in; they are the buffer's until `next_frame` gives
+            them out. Each frame must then bring some: a read goes on from a message without any
+            into one that has some (unix(7)), and could not tell whose they are.
+    """
+
+    def __init__(self, *, takes_fds: bool = False) -> None:
+        self._space = _FDS_SPACE if takes_fds else 0
         self._bytes = bytearray()
         self._fds: list[int] = []
 
     def receive(self, sock: socket.socket) -> bool:
         """Take what is there; False at the end of file. BlockingIOError as the socket raises it."""
-        space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
-        data, ancillary, _, _ = sock.recvmsg(_CHUNK, space, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = sock.recvmsg(_CHUNK, self._space, socket.MSG_CMSG_CLOEXEC)
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds = array.array("i")
@@ -61,8 +69,10 @@ class FrameBuffer:
     def next_frame(self) -> tuple[Any, list[int]] | None:
         """The next whole frame and the descriptors that came with it, or None.
 
+        The descriptors are then the caller's to close.
+
         Raises:
-            WireError: no frame of ours.
+            WireError: no frame of ours; `close` closes what came with it.
         """
         size = wire.HEADER.size
         if len(self._bytes) < size:
@@ -74,14 +84,19 @@ class FrameBuffer:
             return None
         payload = bytes(memoryview(self._bytes)[size : size + length])
         del self._bytes[: size + length]
+        data = wire.loads(payload)
         fds, self._fds = self._fds, []
-        return wire.loads(payload), fds
+        return data, fds
 
     def close(self) -> None:
         """Close descriptors that came and were not taken."""
-        for fd in self._fds:
-            os.close(fd)
+        _close_all(self._fds)
         self._fds = []
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 class Connection:
@@ -179,12 +194,17 @@ class Connection:
 
 
 class Peer:
-    """An event loop's end of a connection: never blocks, keeps what could not be sent yet."""
+    """An event loop's end of a connection: never blocks, keeps what could not be sent yet.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: the connection; its end is this object's to close.
+        takes_fds: as for FrameBuffer.
+    """
+
+    def __init__(self, sock: socket.socket, *, takes_fds: bool = False) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self._incoming = FrameBuffer()
+        self._incoming = FrameBuffer(takes_fds=takes_fds)
         self._outgoing = bytearray()
         #: Nothing more will come.
         self.eof = False
@@ -198,12 +218,12 @@ class Peer:
         return bool(self._outgoing)
 
     def receive(self) -> list[tuple[Any, list[int]]]:
-        """All whole frames that are there; sets `eof`.
+        """All whole frames that are there, with descriptors that are the caller's; sets `eof`.
 
         Raises:
-            WireError: the peer does not speak this protocol.
+            WireError: the peer does not speak this protocol; no descriptor is handed out.
         """
-        frames = []
+        frames: list[tuple[Any, list[int]]] = []
         try:
             while self._incoming.receive(self.socket):
                 while (frame := self._incoming.next_frame()) is not None:
@@ -213,6 +233,10 @@ class Peer:
             pass
         except ConnectionError:
             self.eof = True
+        except wire.WireError:
+            for _, fds in frames:
+                _close_all(fds)
+            raise
         return frames
 
     def send(self, data: Any) -> None:

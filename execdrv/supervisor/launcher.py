@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 import sys
 import threading
@@ -267,17 +266,27 @@ def start_server(surroundings: tuple[str, ...]) -> _Server:
         os.close(complaints_write)
     process.wait()
     with open(complaints_read, "rb") as complaints:
-        ready, _, _ = select.select([ours], [], [], SERVER_TIMEOUT_S)
-        if not ready or not ours.recv(1, socket.MSG_PEEK):
+        if not _says_ready(ours):
             ours.close()
             words = complaints.read().decode("utf-8", "replace").strip().splitlines()
             raise OperationError(
                 f"cannot start the fork server: {words[-1] if words else 'it ended silently'}"
             )
-    buffer = FrameBuffer()
-    while buffer.next_frame() is None:
-        buffer.receive(ours)
     return _Server(socket=ours, surroundings=surroundings)
+
+
+def _says_ready(sock: socket.socket) -> bool:
+    """Whether a fork server's first frame comes in its time, and whole."""
+    buffer = FrameBuffer()
+    sock.settimeout(SERVER_TIMEOUT_S)
+    try:
+        while buffer.next_frame() is None:
+            if not buffer.receive(sock):
+                return False
+    except (OSError, wire.WireError):
+        return False
+    sock.settimeout(None)
+    return True
 
 
 def connect(directory: str) -> Connection:

@@ -250,9 +250,7 @@ class Supervisor:
             except UsageError as error:
                 peer.send({"error": wire.encode_error(error)})
                 frames, peer.eof = [], True
-            for frame, fds in frames:
-                for fd in fds:
-                    os.close(fd)
+            for frame, _ in frames:
                 self._answer(peer, frame)
                 if self._finished:
                     return

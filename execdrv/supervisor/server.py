@@ -56,7 +56,7 @@ class Server:
         self._run_supervisor = loop.run_supervisor
         self._run_collector = collector.run_collector
         self._memfd = open_init()
-        self._host = Peer(sock)
+        self._host = Peer(sock, takes_fds=True)
         self._supervisors: set[int] = set()
         self._preloaded: set[str] = set()
         # The collector need not visit, and so copy, what all children share.

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from casekit import Command, command_line, processes_with, repeats
+from casekit import Command, command_line, processes_with, repeats, volume
 
 from execdrv import Host
 
@@ -102,7 +102,7 @@ def test_b22_a_background_child_does_not_hold_the_result(
 
 
 def test_b23_a_gigabyte_passes_through(driver: str, R: Path, state: Path) -> None:
-    size = 1 << 30
+    size = volume(1 << 30)
     argv = command_line(driver, R, "--", "head", "-c", str(size), "/dev/zero")
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as command:
         assert command.stdout is not None
@@ -117,7 +117,7 @@ def test_b23_a_capture_is_bounded_and_never_blocks_the_job(
     host: Host, driver: str, R: Path
 ) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    size = 1 << 30
+    size = volume(1 << 30)
     exit_ = host.run(driver, ["head", "-c", str(size), "/dev/zero"], rootfs=R, capture=1 << 20)
     assert (exit_.code, len(exit_.stdout), exit_.truncated) == (0, 1 << 20, True)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10

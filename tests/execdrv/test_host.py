@@ -367,6 +367,14 @@ def test_a_drivers_death_in_start_is_a_lost_supervisor(host: Host, R: Path) -> N
     assert host.containers() == []
 
 
+def test_descriptors_that_a_driver_sends_its_caller_do_not_stay(host: Host, R: Path) -> None:
+    host.run("sampledrivers:SendsDescriptors", ["true"], rootfs=R)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert host.run("sampledrivers:SendsDescriptors", ["true"], rootfs=R).code == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_process_the_driver_left_is_ended(host: Host, R: Path) -> None:
     assert host.run("sampledrivers:LeavesAProcess", ["true"], rootfs=R).code == 0
     left = [name for name in os.listdir("/proc") if name.isdigit() and "61777" in _words(int(name))]

@@ -16,16 +16,27 @@ from typing import Any
 
 #: Runs of a case that repeats: all of them in `make test-long`, a part in CI.
 LONG = os.environ.get("EXECDRV_CASES") == "long"
-#: What `repeats` has decided, for the end of the run.
+#: What `repeats` and `volume` have decided, for the end of the run.
 REPEATED: list[str] = []
 
 
 def repeats(count: int) -> int:
     """How often: `count`, or at CI size a twentieth of it, at least 10; told at the end."""
     chosen = count if LONG else max(10, count // 20)
-    case = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
-    REPEATED.append(f"{case}: {chosen} of {count}")
+    _tell(f"{chosen} of {count}")
     return chosen
+
+
+def volume(size: int) -> int:
+    """How many bytes: `size`, or at CI size an eighth of it; told at the end."""
+    chosen = size if LONG else size // 8
+    _tell(f"{chosen >> 20} MiB of {size >> 20}")
+    return chosen
+
+
+def _tell(chosen: str) -> None:
+    case = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+    REPEATED.append(f"{case}: {chosen}")
 
 
 #: An entry of this process's sys.path that is nowhere: it marks this run's fork servers.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from execdrv import wire
 from execdrv.driver import Box, Driver, Isolated, Refusal
 from execdrv.errors import CreateError
 from execdrv.limits import Limits, Receipt
 from execdrv.linux.procfs import ProcessId
 from execdrv.offers import Offers, enforced
+from execdrv.supervisor.connection import Peer
 from execdrv_chroot import plugin
 
 (ChrootDriver,) = plugin.execdrv_drivers()
@@ -82,6 +86,26 @@ class StartsAThread(ChrootDriver):  # type: ignore[misc, valid-type]
 class DiesInStart(ChrootDriver):  # type: ignore[misc, valid-type]
     def start(self, box: Box) -> ProcessId:
         os._exit(3)
+
+
+class SendsDescriptors(ChrootDriver):  # type: ignore[misc, valid-type]
+    """Beside each answer of its supervisor it sends descriptors of which nobody has asked."""
+
+    def __init__(self) -> None:
+        send = Peer.send
+
+        def send_with_descriptors(self: Peer, data: Any) -> None:
+            payload = wire.dumps(data)
+            fds = [os.open("/", os.O_RDONLY | os.O_CLOEXEC) for _ in range(3)]
+            frame = wire.HEADER.pack(len(payload)) + payload
+            if self.has_outgoing or len(frame) > 4096:
+                send(self, data)
+            else:
+                socket.send_fds(self.socket, [frame], fds)
+            for fd in fds:
+                os.close(fd)
+
+        Peer.send = send_with_descriptors  # type: ignore[method-assign]
 
 
 class RefusesTwice(ChrootDriver):  # type: ignore[misc, valid-type]

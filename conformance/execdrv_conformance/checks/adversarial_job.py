@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -191,15 +192,51 @@ def _start_neighbour(bench: Bench) -> dict[str, Any]:
     }
 
 
+def _foreign_links(look: Look) -> set[str]:
+    """Namespaces of the neighbour, and of the machine's processes where the job has its own."""
+    own = set(process.read_namespaces(look.pid).values())
+    level = process.read_namespaces("self")["pid"]
+    tree = process.list_tree(look.pid)
+    found = set(look.bench.share(_start_neighbour)["links"])
+    for pid in process.list_pids():
+        try:
+            links = process.read_namespaces(pid)
+        except OSError:
+            continue
+        # Those in a pid namespace of their own belong to a container.
+        if pid not in tree and links.get("pid") == level:
+            found |= set(links.values())
+    return found - own
+
+
+def _namespace_arguments(look: Look) -> dict[str, Any]:
+    neighbour = look.bench.share(_start_neighbour)
+    links = sorted(_foreign_links(look))
+    return {"pid": neighbour["pid"], "word": neighbour["word"], "links": links}
+
+
 def _look_at_namespaces(look: Look) -> dict[str, Any]:
     neighbour = look.bench.share(_start_neighbour)
-    entered = []
+    foreign = _foreign_links(look)
+    entered: list[str] = []
     for pid in process.list_tree(look.pid):
-        links = process.read_namespaces(pid)
-        entered += [link for link in links.values() if link in neighbour["links"]]
+        links = [*process.read_namespaces(pid).values(), _link_for_children(pid)]
+        entered += [link for link in links if link in foreign]
     os.kill(neighbour["pid"], 9)
     os.waitpid(neighbour["pid"], 0)
-    return {"entered": entered, "offered": len(neighbour["links"])}
+    return {
+        "entered": sorted(set(entered)),
+        "offered": len(neighbour["links"]),
+        "foreign": len(foreign),
+    }
+
+
+def _link_for_children(pid: int) -> str:
+    # Who enters a pid namespace is not in it; the children are.
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid_for_children")
+    except OSError:
+        return ""
 
 
 def _judge_entered(arm: Arm) -> Finding:
@@ -213,7 +250,8 @@ def _judge_links(arm: Arm) -> Finding:
     entered = arm.outside.listed("entered")
     if not arm.outside.number("offered"):
         return unfinished("the neighbour has no namespace of its own")
-    return expect(not entered, f"the job is in {entered or 'no'} namespaces of the neighbour")
+    foreign = arm.outside.number("foreign")
+    return expect(not entered, f"of {foreign} namespaces of the machine the job is in {entered}")
 
 
 # --- state -------------------------------------------------------------------------------------
@@ -228,9 +266,17 @@ def _state_files(bench: Bench) -> dict[str, list[int]]:
         (state / "lock").touch(0o600)
     places = {}
     for top in (state, Path("/run/execdrv")):
-        for path in (top, *top.rglob("*")):
+        waiting = [top]
+        device = None
+        while waiting:
+            path = waiting.pop()
             try:
                 found = path.lstat()
+                device = found.st_dev if device is None else device
+                # What is mounted below, such as a container's root, is none of the state.
+                if found.st_dev != device:
+                    continue
+                waiting += path.iterdir() if stat.S_ISDIR(found.st_mode) else ()
             except OSError:
                 continue
             places[str(path)] = [found.st_dev, found.st_ino]
@@ -242,8 +288,12 @@ def _state_content(bench: Bench) -> dict[str, Any]:
 
 
 def _content(path: Path) -> list[Any]:
-    found = path.lstat()
-    data = path.read_bytes().hex() if path.is_file() else ""
+    try:
+        found = path.lstat()
+        data = path.read_bytes().hex() if stat.S_ISREG(found.st_mode) else ""
+    except OSError as error:
+        # It has gone since it was listed, or nobody may read it.
+        return [errno.errorcode.get(error.errno or 0, "?")]
     return [found.st_mode, found.st_uid, found.st_size, data]
 
 
@@ -369,11 +419,11 @@ CHECKS = (
         id="esc.setns",
         cases=(HOSTILE,),
         probe="adversarial:enter_namespaces",
-        arguments=lambda look: look.bench.share(_start_neighbour),
+        arguments=_namespace_arguments,
         observe=_look_at_namespaces,
         inside=_judge_entered,
         outside=_judge_links,
-        likely="the machine's processes are in view of a job with CAP_SYS_ADMIN",
+        likely="the machine's processes or a descriptor of theirs are in reach of CAP_SYS_ADMIN",
     ),
     Check(
         id="esc.exec-ptrace",

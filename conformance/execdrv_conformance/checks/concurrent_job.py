@@ -79,13 +79,14 @@ def wait_for(box: Container) -> dict[str, Any]:
 
 
 def list_wrong(answers: list[dict[str, Any]]) -> list[str]:
-    """The answers that are not what they were to be."""
-    return [
+    """The answers that are not what they were to be; those that only follow from others last."""
+    wrong = [
         f"{one.get('said')!r}, {one.get('code')} {one['error'] or ''} "
         f"instead of {one['word']!r}, {one['number']}"
         for one in answers
         if one["error"] or one.get("said") != one["word"] or one.get("code") != one["number"]
     ]
+    return sorted(wrong, key=lambda line: "BrokenBarrierError" in line)
 
 
 def _judge_answers(arm: Arm) -> Finding:

@@ -250,7 +250,7 @@ def _read_descriptors(word: str) -> list[list[str]]:
                 found.append([f"{fd} {link.partition(':')[0]}" for fd, link in sorted(fds.items())])
         return bool(found) and all(one == THREE for one in found)
 
-    wait_until(look, timeout_s=1.0)
+    wait_until(look, timeout_s=5.0)
     return found
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from execdrv_conformance.bench import Bench, Look
 from execdrv_conformance.check import Check
 from execdrv_conformance.checks.cases import CANARY_USER, PLAIN
-from execdrv_conformance.finding import Arm, Finding, expect, holds, violated
-from execdrv_conformance.observe import process
+from execdrv_conformance.finding import Arm, Finding, expect, holds, unfinished, violated
+from execdrv_conformance.observe import process, supervisor
 
 #: Numbers that the sweep of signals tries: a stand-in host has few processes.
 SWEPT = 4096
@@ -74,27 +78,86 @@ def _judge_tracer(arm: Arm) -> Finding:
 
 
 def _kill_first(bench: Bench) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Pid 1 of the job's namespace is killed; what carries the nonce must end with it."""
+    """Pid 1 of the job's namespace is killed; what carries the nonce must end with it.
+
+    Whoever could end it instead of the kernel is stopped meanwhile.
+    """
     with bench.agent() as look:
         look.agent.call("process:leave_sleepers", {"count": 3})
         tree = process.find_marked(look.agent.nonce)
-        first = look.pid
-        level = len(process.read_status(first)["NSpid"].split())
-        while level > 1:
-            parent = process.parent_of(first)
-            if parent == 0 or len(process.read_status(parent)["NSpid"].split()) < level:
-                break
-            first = parent
-        os.kill(first, 9)
-        left = process.wait_ended(tree, timeout_s=2.0)
-        return {}, {"killed": first, "before": len(tree), "left": left}
+        first = _first_of(look.pid)
+        numbers = {pid: _numbers_of(pid) for pid in (first, *tree)}
+        links = {process.read_namespaces(pid)["pid"] for pid in tree}
+        with _stopped(_helpers(first, tree)) as helpers:
+            os.kill(first, signal.SIGKILL)
+            left = process.wait_ended(tree, timeout_s=2.0)
+        return {}, {
+            "killed": first,
+            "number": numbers[first][-1],
+            "links": sorted(links),
+            "caller": process.read_namespaces("self")["pid"],
+            "helpers": len(helpers),
+            "before": len(tree),
+            "left": left,
+        }
+
+
+def _numbers_of(pid: int) -> list[int]:
+    """Its numbers, that in this pid namespace first (proc_pid_status(5), NSpid)."""
+    return [int(word) for word in process.read_status(pid)["NSpid"].split()]
+
+
+def _first_of(pid: int) -> int:
+    """The topmost ancestor in its pid namespace, as far as that is not the caller's."""
+    level = len(_numbers_of(pid))
+    while level > 1 and (parent := process.parent_of(pid)) and len(_numbers_of(parent)) >= level:
+        pid = parent
+    return pid
+
+
+def _helpers(first: int, tree: list[int]) -> list[int]:
+    """Processes of execdrv and of the driver on the machine: who started it, and their trees."""
+    found = {one for server in supervisor.list_servers() for one in process.list_tree(server)}
+    pid = first
+    while pid := process.parent_of(pid):
+        found.add(pid)
+    others = found - {1, os.getpid(), first, *tree}
+    return sorted(pid for pid in others if process.is_alive(pid) and len(_numbers_of(pid)) == 1)
+
+
+@contextlib.contextmanager
+def _stopped(pids: list[int]) -> Iterator[list[int]]:
+    """Processes that do nothing meanwhile: those of them that did stop."""
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield [pid for pid in pids if _wait_stopped(pid)]
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _wait_stopped(pid: int) -> bool:
+    deadline = time.monotonic() + 1.0
+    while process.read_stat(pid)[0] != "T":
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
 
 
 def _judge_death(arm: Arm) -> Finding:
-    if arm.outside.number("before") < 4:
-        return Finding("unfinished", "the sleepers did not start")
-    left = arm.outside.listed("left")
-    return expect(not left, f"{arm.outside.number('before')} processes before, {len(left)} after")
+    seen, before = arm.outside, arm.outside.number("before")
+    if before < 4:
+        return unfinished("the sleepers did not start")
+    if not arm.outside.number("helpers"):
+        return unfinished("who started the container could not be stopped")
+    left, links = seen.listed("left"), seen.listed("links")
+    saw = f"{before} processes before, {len(left)} after, with {seen.number('helpers')} stopped"
+    if seen.text("caller") in links or len(links) != 1 or seen.number("number") != 1:
+        return violated(f"no pid namespace with a pid 1 of its own: {links}; {saw}")
+    return expect(not left, saw)
 
 
 CHECKS = (

@@ -413,14 +413,36 @@ def _own_handle(place):
 # --- namespaces --------------------------------------------------------------------------------
 
 
+#: Kinds of namespaces as /proc/PID/ns names them.
+NAMESPACES = ("uts", "ipc", "net", "mnt", "pid", "cgroup", "user", "time")
+
+
 def enter_namespaces(pid, links, word):
-    """Enter the namespaces of a neighbour of the machine, by every link, file and pidfd.
+    """Enter namespaces of the machine, by every link, file, pidfd and descriptor in reach.
+
+    Each in a child of its own; one that got there stays for the observer.
 
     Args:
-        pid: the neighbour, as the machine numbers it.
-        links: its namespaces' links.
-        word: its host name.
+        pid: a neighbour with namespaces of its own, as the machine numbers it.
+        links: those of the neighbour, and of the machine where they are not the job's too.
+        word: the neighbour's host name.
     """
+    tried, entered, problem, there = 0, [], "", set()
+    for title, fd, link in _namespace_fds(pid, set(links)):
+        if link not in there:
+            tried += 1
+            outcome = _enter(fd, link, set(links), word)
+            if outcome:
+                problem = outcome
+            else:
+                entered.append(title)
+                there.add(link)
+        os.close(fd)
+    return {"tried": tried, "entered": entered, "problem": problem}
+
+
+def _enter(fd, link, links, word):
+    """Why a child can't enter; empty: it is there. Without a link it is a process' descriptor."""
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
@@ -429,50 +451,74 @@ def enter_namespaces(pid, links, word):
             for number in (0, 1, 2):
                 # The agent's socket must close with the agent.
                 os.close(number)
-            os.write(theirs, json.dumps(_enter_all(pid, set(links), word)).encode())
-            os.close(theirs)
-            # Stays there for the observer.
-            time.sleep(30)
+            if LIBC.setns(fd, 0 if link else NEWUTS | NEWIPC | NEWNET):
+                os.write(theirs, errno.errorcode.get(ctypes.get_errno(), "?").encode())
+            elif not link and not _is_elsewhere(links, word):
+                os.write(theirs, b"its own")
+            else:
+                os.write(theirs, b"there")
+                os.close(theirs)
+                time.sleep(30)
         finally:
             os._exit(0)
     os.close(theirs)
-    HELD.append(child)
     with open(ours, "rb") as file:
-        said = file.read()
-    return json.loads(said) if said else {"tried": 0, "entered": ["unknown: the child died"]}
+        said = file.read().decode()
+    if said == "there":
+        HELD.append(child)
+        return ""
+    os.waitpid(child, 0)
+    return said or "the child died"
 
 
-def _enter_all(pid, links, word):
-    tried, entered, problem = 0, [], ""
-    for title, fd, kind in _namespace_fds(pid, links):
-        tried += 1
-        if LIBC.setns(fd, kind) == 0:
-            entered.append(title)
-        else:
-            problem = errno.errorcode.get(ctypes.get_errno(), "?")
-        os.close(fd)
+def _is_elsewhere(links, word):
     if os.uname().nodename == word:
-        entered.append("its host name is the neighbour's")
-    return {"tried": tried, "entered": entered, "problem": problem}
+        return True
+    return any(_link(f"/proc/self/ns/{name}") in links for name in NAMESPACES)
+
+
+def _link(path):
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def _namespace_fds(pid, links):
-    """Each descriptor that may lead to the neighbour: title, descriptor, type for setns(2)."""
+    """Each descriptor that may lead to the machine's namespaces: title, descriptor, link."""
     with contextlib.suppress(OSError):
-        yield f"pidfd of {pid}", os.pidfd_open(pid), NEWUTS
+        yield f"pidfd of {pid}", os.pidfd_open(pid), ""
     for number in _listed_fds():
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{number}") in links:
-                yield f"descriptor {number}", os.dup(number), 0
-    paths = [f"/proc/{one}/ns/{name}" for one in _pids() for name in ("uts", "ipc", "net", "mnt")]
-    paths += [target for kind, target in _mounts() if kind == "nsfs"]
-    for path in paths:
+        link = _link(f"/proc/self/fd/{number}")
+        if link in links or link == "anon_inode:[pidfd]":
+            with contextlib.suppress(OSError):
+                yield f"descriptor {number}", os.dup(number), link if link in links else ""
+    for path in _namespace_paths(pid):
+        # Only what is a namespace is opened: others' descriptors may lead to anything.
+        if _link(path) in links:
+            with contextlib.suppress(OSError):
+                yield path, os.open(path, os.O_RDONLY), _link(path)
+    for path in [target for kind, target in _mounts() if kind == "nsfs"]:
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY)
-            if os.readlink(f"/proc/self/fd/{fd}") in links:
-                yield path, fd, 0
+            if (link := _link(f"/proc/self/fd/{fd}")) in links:
+                yield path, fd, link
             else:
                 os.close(fd)
+
+
+def _namespace_paths(pid):
+    """Links to namespaces and to others' descriptors, also by directories that lead elsewhere."""
+    for one in _pids():
+        yield from (f"/proc/{one}/ns/{name}" for name in NAMESPACES)
+        with contextlib.suppress(OSError):
+            yield from (f"/proc/{one}/fd/{number}" for number in os.listdir(f"/proc/{one}/fd"))
+    tops = [f"/proc/self/fd/{number}" for number in _listed_fds()]
+    tops += [f"/proc/{one}/{name}" for one in _pids() for name in ("root", "cwd")]
+    for top in [one for one in tops if os.path.isdir(one)]:
+        for proc in (top, f"{top}/proc"):
+            for one in ("1", pid):
+                yield from (f"{proc}/{one}/ns/{name}" for name in NAMESPACES)
 
 
 # --- the state of execdrv ----------------------------------------------------------------------

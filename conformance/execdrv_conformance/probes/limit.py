@@ -107,6 +107,17 @@ def spin(wall_s):
     return _spin(wall_s)
 
 
+def spin_aloud(cpu_s, wall_s):
+    """Use up cpu time, at most for a while, and say again and again how much it is by now."""
+    begun, before_s = time.monotonic(), time.process_time()
+    done = False
+    while not done:
+        _spin(cpu_s / 8)
+        spent_s = time.process_time() - before_s
+        done = spent_s >= cpu_s or time.monotonic() - begun >= wall_s
+        yield {"cpu_s": spent_s, "done": done}
+
+
 def _spin(wall_s):
     begun, cpu = time.monotonic(), time.process_time()
     while time.monotonic() - begun < wall_s:

@@ -57,7 +57,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         outside="one mount in the process's mountinfo has that source, at that target",
         control="without the bind the nonce is not found",
         references=("mount(2)",),
-        provisional_why="not in the first proposal of 2026.1; no mutant kills it yet",
+        provisional_why="it is newer than the first proposal of 2026.1",
     ),
     Guarantee(
         id="mnt.tmpfs",
@@ -72,7 +72,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         outside="type and options in the process's mountinfo",
         control="without it the target shows the root's own directory",
         references=("tmpfs(5)",),
-        provisional_why="not in the first proposal of 2026.1; no mutant kills it yet",
+        provisional_why="it is newer than the first proposal of 2026.1",
     ),
     Guarantee(
         id="mnt.bind-ro",

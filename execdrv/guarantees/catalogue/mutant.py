@@ -18,6 +18,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "pid.hidden",
             "pid.no-signal",
             "pid.no-ptrace",
+            "pid.ns-death",
         ),
     ),
     Mutant(
@@ -160,7 +161,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="leaks-fd",
         fault="leaves a directory descriptor of the machine open in the job",
-        kills=("proc.fds-closed", "fs.root", "esc.fd-cwd"),
+        kills=("proc.fds-closed", "fs.root", "conc.threads", "esc.fd-cwd"),
     ),
     Mutant(
         name="SIGPIPE-ignored",
@@ -200,13 +201,11 @@ MUTANTS: tuple[Mutant, ...] = (
         name="seccomp-x86_64-only",
         fault="lets every call of another architecture through its filter",
         kills=("sec.arch",),
-        waits_for="a driver that sets a filter",
     ),
     Mutant(
         name="seccomp-log-not-deny",
         fault="logs what its filter should deny",
-        kills=("sec.deny",),
-        waits_for="a driver that sets a filter",
+        kills=("sec.deny", "sec.allow", "sec.arch", "sec.threads"),
     ),
     Mutant(
         name="keeps-supplementary-groups",
@@ -283,7 +282,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="kill-only-leader",
         fault="kills the first process and leaves the rest",
-        kills=("life.kill-tree", "life.destroy-idem", "io.eof-daemon"),
+        kills=("life.kill-tree", "life.destroy-idem", "io.eof-daemon", "esc.teardown"),
     ),
     Mutant(
         name="pause-only-leader",
@@ -301,6 +300,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="stats-constant",
         fault="reports the same numbers for ever",
         kills=(
+            "mem.floor",
             "stat.cpu",
             "stat.mem-peak",
             "stat.oom",
@@ -311,7 +311,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="oom-unreported",
         fault="reports an end by lack of memory as a plain SIGKILL",
-        kills=("stat.oom",),
+        kills=("mem.floor", "stat.oom"),
         liar=True,
     ),
     # --- liars and leaks
@@ -332,7 +332,10 @@ MUTANTS: tuple[Mutant, ...] = (
         name="speaks-for-the-job",
         fault="has a process outside the walls print what the probe has printed",
         kills=(
+            "proc.env-exact",
             "proc.cwd",
+            "proc.umask",
+            "proc.fds-closed",
             "proc.sig-deliver",
             "proc.pid1-term",
             "proc.reap",
@@ -562,6 +565,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "bad.rootfs",
             "bad.fails-closed",
             "bad.typed",
+            "esc.teardown",
         ),
         liar=True,
     ),
@@ -685,6 +689,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "mnt.no-unmask",
             "cap.bounding",
             "esc.core-pattern",
+            "esc.setns",
         ),
     ),
     Mutant(
@@ -765,5 +770,110 @@ MUTANTS: tuple[Mutant, ...] = (
         name="hangs-deaf",
         fault="never returns, and does not hear the host's deadline",
         verdict="UNTESTABLE",
+    ),
+    Mutant(
+        name="limits-in-view",
+        fault="puts the job into the very group that has the limits",
+        kills=("cg.ro",),
+    ),
+    Mutant(
+        name="says-closed",
+        fault="says that a container's handle is closed, and keeps its connection in the caller",
+        kills=("leak.fd",),
+        liar=True,
+    ),
+    # --- beyond the first list: filters, many at once, what is passed on and said
+    Mutant(
+        name="seccomp-denies-too-much",
+        fault="its filter denies a call that every job may make",
+        kills=("sec.allow",),
+    ),
+    Mutant(
+        name="seccomp-not-for-root",
+        fault="sets its filter for no job of root's",
+        kills=("sec.on", "sec.deny", "sec.allow", "sec.arch", "sec.threads"),
+    ),
+    Mutant(
+        name="seccomp-not-set",
+        fault="says that it sets a filter, and sets none",
+        kills=("sec.on", "sec.deny", "sec.allow", "sec.arch", "sec.threads"),
+        liar=True,
+    ),
+    Mutant(
+        name="declares-fewer-capabilities",
+        fault="declares fewer capabilities as its default than it gives",
+        kills=("cap.bounding", "cap.effective", "cap.securebits"),
+        liar=True,
+    ),
+    Mutant(
+        name="few-places",
+        fault="has places for five containers, and fails when they are taken",
+        kills=("conc.many", "conc.threads"),
+    ),
+    Mutant(
+        name="says-run-without-place",
+        fault="runs nothing when its five places are taken, and reports a good end",
+        kills=("conc.many", "conc.threads"),
+        liar=True,
+    ),
+    Mutant(
+        name="cuts-arguments",
+        fault="passes on the first MiB of a command line, and does not say so",
+        kills=("esc.flood",),
+        liar=True,
+    ),
+    Mutant(
+        name="cuts-stdin",
+        fault="passes on the first 64 KiB of standard input, and does not say so",
+        kills=("io.stdin",),
+        liar=True,
+    ),
+    Mutant(
+        name="forgets-stderr",
+        fault="reports that nothing was written to standard error",
+        kills=("io.split",),
+        liar=True,
+    ),
+    Mutant(
+        name="tells-first-only",
+        fault="gives the result to the first who waits, and keeps it for nobody else",
+        kills=("life.wait-many",),
+    ),
+    Mutant(
+        name="forgets-scratch-in-crash",
+        fault="keeps in memory alone which scratch file it made",
+        kills=("crash.mid-create",),
+    ),
+    Mutant(
+        name="says-collected",
+        fault="says that a lost container is collected, and leaves its record",
+        kills=("crash.mid-create", "crash.stale"),
+        liar=True,
+    ),
+    Mutant(
+        name="outlives-supervisor",
+        fault="ties the job to its supervisor's life by nothing of its own",
+        kills=("life.parent-death",),
+    ),
+    Mutant(
+        name="holds-read-end",
+        fault="holds the read end of the job's output",
+        kills=("io.closed-reader",),
+    ),
+    Mutant(
+        name="seccomp-forgets-clone3",
+        fault="its filter denies new user namespaces by unshare, and forgets clone3",
+        kills=("user.no-userns",),
+    ),
+    Mutant(
+        name="keeps-keyrings",
+        fault="says that the caller's keyrings are out of reach, and leaves them",
+        kills=("ipc.keyring",),
+        liar=True,
+    ),
+    Mutant(
+        name="forgets-user-keyring",
+        fault="gives the job a session keyring of its own, and forgets the user's keyring",
+        kills=("ipc.keyring",),
     ),
 )

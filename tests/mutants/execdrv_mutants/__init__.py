@@ -3,7 +3,8 @@
 A module holds the mutants of one part of the table execdrv/guarantees/catalogue/mutant.py, as
 classes to be named MODULE:CLASS. A fault sits where it belongs: in a driver's method, in the plan
 of its walls, in the order of its job, in an init built with one change (`init`), or in the host's
-classes; the last are changed in the supervisor alone, when the driver is made there. Not for use.
+classes; the last are changed in the supervisor alone, when the driver is made there (but for
+`leak.LeaksSupervisorFd`, whose fault is in its caller). Not for use.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MODULES = (
     "control",
     "leak",
     "liar",
+    "more",
     "nothing",
 )
 

@@ -1,7 +1,8 @@
 """Ways to change one thing, for the mutants: of a module, of the walls, of the order, of the init.
 
 Called from a mutant's `__init__`, which runs in a supervisor or a collector: each has one driver
-and its own memory, so nothing else sees the change.
+and its own memory, so nothing else sees the change. (One mutant changes its caller, the kit's
+worker, which is its own.)
 """
 
 from __future__ import annotations

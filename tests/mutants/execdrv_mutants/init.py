@@ -36,6 +36,19 @@ CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
         # It looks at the job alone, so that orphans stay zombies.
         ("SYS_waitid, P_ALL, 0, &info,", "SYS_waitid, P_PID, job, &info,"),
     ),
+    "deaf": (
+        # It hears neither its supervisor's death nor the end of its gate.
+        (
+            "    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* died already?",
+            "    /* died already?",
+        ),
+        ("    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* a change of", "    /* a change of"),
+        (
+            "            if (read(gate, scratch, sizeof scratch) <= 0)\n                _exit(0);",
+            "            if (read(gate, scratch, sizeof scratch) <= 0)\n"
+            "                watched[0].fd = -1;",
+        ),
+    ),
     "no-chdir": (
         ('    umask(0);\n    if (chdir("/") < 0)', "    umask(0);\n    if (0)"),
         (

@@ -7,16 +7,14 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from execdrv import wire
 from execdrv.driver import Box, Isolated
 from execdrv.errors import ExecdrvError
 from execdrv.limits import Limits, Receipt
 from execdrv.linux.mounts import make_fs
 from execdrv.linux.procfs import ProcessId
 from execdrv.linux.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, move_mount, umount2
-from execdrv.supervisor.connection import Peer
+from execdrv.registry import ContainerDirectory
 from execdrv_mutants.change import change
 from execdrv_native.driver import NativeDriver
 
@@ -93,32 +91,54 @@ def make_veth(name: str, peer: str) -> None:
         raise OSError(number, os.strerror(number))
 
 
-class LeaksSupervisorFd(NativeDriver):
-    """Leaves one more descriptor open in the calling process each time.
+class _LeakingVersion:
+    """A constant of a driver's class that does something where it is read.
 
-    It sends one beside the answer to `create`, which nobody there closes.
+    Of a driver's code only the class and its constants get into a caller's process. Read there, it
+    changes what each later container's end does to that process.
     """
 
+    def __get__(self, driver: object, cls: type) -> str:
+        from execdrv.container import Container
+
+        release = Container.release
+
+        def release_and_open(self: Container) -> None:
+            release(self)
+            os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+        change(Container, release=release_and_open)
+        return NativeDriver.version
+
+
+class LeaksSupervisorFd(NativeDriver):
+    """Leaves one more descriptor open in the calling process each time."""
+
     name = "leaks-supervisor-fd"
+    version = _LeakingVersion()  # type: ignore[assignment]
 
-    def __init__(self) -> None:
-        send = Peer.send
 
-        def send_with_descriptor(self: Peer, data: Any) -> None:
-            payload = wire.dumps(data)
-            frame = wire.HEADER.pack(len(payload)) + payload
-            if self.has_outgoing or len(frame) > 4096:
-                send(self, data)
-                return
-            fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                socket.send_fds(self.socket, [frame], [fd])
-            except OSError:
-                send(self, data)
-            finally:
-                os.close(fd)
+class _KeepingVersion:
+    """The same kind of constant: a handle is said to be closed, and its connection stays."""
 
-        change(Peer, send=send_with_descriptor)
+    def __get__(self, driver: object, cls: type) -> str:
+        from execdrv.container import Container
+
+        kept: list[object] = []
+
+        def keep(self: Container) -> None:
+            kept.extend((self._starter, self._waiting))
+            self._starter = self._waiting = None
+
+        change(Container, close=keep)
+        return NativeDriver.version
+
+
+class SaysClosed(NativeDriver):
+    """Says that a container's handle is closed, and keeps its connection in the caller."""
+
+    name = "says-closed"
+    version = _KeepingVersion()  # type: ignore[assignment]
 
 
 class LeaksScratch(NativeDriver):
@@ -203,3 +223,36 @@ class SaysCleaned(NativeDriver):
             if box.group is not None:
                 os.mkdir(f"{box.group.plan.dirs[-1].path}-{os.urandom(4).hex()}", 0o755)
             raise
+
+
+class ForgetsInCrash(NativeDriver):
+    """Keeps in memory alone which scratch file it made: after a crash nobody removes it."""
+
+    name = "forgets-scratch-in-crash"
+
+    def __init__(self) -> None:
+        self._scratch = ""
+
+    def isolate(self, box: Box) -> Isolated:
+        self._scratch = os.path.join(state_directory(box), f"scratch-{os.urandom(8).hex()}")
+        with open(self._scratch, "w"):
+            pass
+        return super().isolate(box)
+
+    def destroy(self, box: Box) -> None:
+        super().destroy(box)
+        if self._scratch:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._scratch)
+
+
+class SaysCollected(NativeDriver):
+    """Says that a lost container is collected, and leaves its record."""
+
+    name = "says-collected"
+
+    def destroy(self, box: Box) -> None:
+        super().destroy(box)
+        if box.root < 0:
+            # In the collector, which has no root of the container's.
+            change(ContainerDirectory, remove=lambda _self: [])

@@ -15,6 +15,7 @@ from execdrv.driver import Box, ExitReason
 from execdrv.errors import IsolationError
 from execdrv.limits import Limits, Receipt
 from execdrv.linux import procfs
+from execdrv.linux.cgroups import GroupDir, group
 from execdrv.linux.cgroups.control import write_control
 from execdrv.linux.mounts import INERT, clone_tree
 from execdrv.linux.procfs import ProcessId
@@ -208,6 +209,22 @@ class CgroupsWritable(NativeDriver):
         return attrs.evolve(
             walls, steps=(*walls.steps, sys, bind), bind_trees=(*walls.bind_trees, tree)
         )
+
+
+class LimitsInView(NativeDriver):
+    """Puts the job into the very group that has the limits, the root of what it may mount."""
+
+    name = "limits-in-view"
+
+    def __init__(self) -> None:
+        change(GroupDir, job=property(lambda directory: directory.path))
+        make = group._make_directory
+
+        def make_once(path: str, undo: contextlib.ExitStack) -> None:
+            if not os.path.isdir(path):
+                make(path, undo)
+
+        change(group, _make_directory=make_once)
 
 
 class TakesAnyFloor(NativeDriver):
