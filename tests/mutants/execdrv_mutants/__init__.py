@@ -1,6 +1,6 @@
 """Deliberately broken drivers: each has one fault, and the conformance kit must find it.
 
-A module holds the mutants of one part of the table execdrv/guarantees/catalogue/mutant.py, as
+A module holds the mutants of one part of the table execdrv/guarantees/catalogue/mutant, as
 classes to be named MODULE:CLASS. A fault sits where it belongs: in a driver's method, in the plan
 of its walls, in the order of its job, in an init built with one change (`init`), or in the host's
 classes; the last are changed in the supervisor alone, when the driver is made there (but for
