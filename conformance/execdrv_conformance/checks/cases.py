@@ -31,7 +31,9 @@ def _draw_stranger(bench: Bench) -> dict[str, Any]:
         # Who asks for another user and is not heard is root still.
         return {}
     user, group, *more = bench.rng.sample(_IDS, 4)
-    return {"user": f"{user}:{group}", "groups": tuple(more), "hostname": bench.nonce()}
+    # A name may have dots and capitals, and all of it is what was asked for.
+    hostname = f"{bench.nonce()}.Example"
+    return {"user": f"{user}:{group}", "groups": tuple(more), "hostname": hostname}
 
 
 #: A user, groups and a host name that the seed has drawn; the control stays what its caller is.

@@ -57,11 +57,12 @@ def _change_memory(bench: Bench) -> Gathered:
     rng = bench.rng
     large, small = rng.randrange(76, 90) * MIB, rng.randrange(12, 20) * MIB
     tried, limits = [], []
-    with bench.agent(memory=LIMIT) as look:
-        errors = []
+    with bench.agent(memory=LIMIT, cpus=0.75, pids=16) as look:
+        errors, others = [], _read_limits(look)[1:]
         for limit, size in ((None, large), (RAISED, large), (LOWERED, LIMIT), (None, small)):
             if limit is not None:
                 errors += _change(look, memory_bytes=limit)
+                errors += _say_changed(others, _read_limits(look)[1:])
             tried += look.agent.call("memory:touch", {"sizes": [size]})["statuses"]
             limits.append(read_memory(look)["limit"])
     return {"tried": tried}, {"limits": limits, "errors": errors}
@@ -85,12 +86,14 @@ def _judge_new_limits(arm: Arm) -> Finding:
 
 def _change_cpus(bench: Bench) -> Gathered:
     """The quota is changed in the middle of work: half of the steps before, half after."""
-    with bench.agent(cpus=FEW_CPUS) as look:
+    with bench.agent(cpus=FEW_CPUS, memory=LIMIT, pids=16) as look:
+        others = _read_limits(look)[::2]
         begun, first = time.monotonic(), read_cpu_us(look)
         look.agent.begin("control:spin_steps", {"step_s": STEP_S, "count": 9})
         time.sleep(4 * STEP_S)
         middle, middle_s = read_cpu_us(look), time.monotonic()
         errors = _change(look, cpus=MORE_CPUS)
+        errors += _say_changed(others, _read_limits(look)[::2])
         # The step in which it changes counts for nothing.
         time.sleep(STEP_S)
         later, later_s = read_cpu_us(look), time.monotonic()
@@ -102,6 +105,11 @@ def _change_cpus(bench: Bench) -> Gathered:
         (last - later) / (last_s - later_s) / 1e6,
     ]
     return inside, {"shares": shares, "quota": quota, "errors": errors}
+
+
+def _say_changed(before: list[Any], after: list[Any]) -> list[str]:
+    """Words for limits that an update did not name, and that are not as they were."""
+    return [] if before == after else [f"other limits were {before} and are {after}"]
 
 
 def _read_quota(look: Look) -> float | None:
@@ -143,6 +151,8 @@ def _change_invalid(bench: Bench) -> Gathered:
         wrong = (
             {"memory_bytes": RAISED, "cpus": 0.75, "pids": TOO_MANY},
             {"memory_bytes": RAISED, "cpus": -1.0, "pids": 20},
+            # Less than it uses: refused, whichever limit comes first.
+            {"memory_bytes": 4096, "cpus": 0.75, "pids": 20},
         )
         refusals, seen = [], []
         for limits in wrong:

@@ -11,7 +11,7 @@ from typing import Any
 from execdrv_conformance.bench import Bench, Look
 from execdrv_conformance.canary.loop import LoopCanary
 from execdrv_conformance.check import Case, Check
-from execdrv_conformance.checks.cases import ROOT
+from execdrv_conformance.checks.cases import ROOT, STRANGER
 from execdrv_conformance.finding import Arm, Facts, Finding, expect, unfinished, violated
 from execdrv_conformance.observe import process
 
@@ -187,7 +187,7 @@ CHECKS = (
     ),
     Check(
         id="dev.usable",
-        cases=(ROOT,),
+        cases=(ROOT, STRANGER),
         probe="device:use_nodes",
         arguments=lambda look: {"size": _READ_BYTES},
         inside=_judge_use,

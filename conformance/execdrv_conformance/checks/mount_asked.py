@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +161,15 @@ def _use_binds(bench: Bench) -> tuple[dict[str, Any], dict[str, Any]]:
         }
         before = _digest_kept(sources)
         with bench.agent(**fields) as look:
-            inside = _probe_binds(look, sources)
             mounts = mount.read_mounts(look.pid)
-        place = f"/srv/targets-{sources.tag}"
+            place = f"/srv/targets-{sources.tag}"
+            # Wherever they are: a second mount of a read-only bind must be read-only too.
+            copies = {
+                one["target"]: one["options"]
+                for one in mounts
+                if f"/{sources.kept.name}" in one["root"] and one["target"] != f"{place}/kept"
+            }
+            inside = _probe_binds(look, sources, copies)
         outside = {
             "mounts": {
                 one["target"].removeprefix(place + "/"): one["options"]
@@ -175,6 +181,7 @@ def _use_binds(bench: Bench) -> tuple[dict[str, Any], dict[str, Any]]:
                 for one in mounts
                 if "/apart-" in one["root"] and sources.tag in one["root"]
             ),
+            "copies": copies,
             "before": before,
             "after": _digest_kept(sources),
             "apart": sources.apart.name,
@@ -187,7 +194,7 @@ def _digest_kept(sources: _Sources) -> dict[str, str]:
     return {path.name: tree.digest(path) for path in (sources.kept, *sources.below)}
 
 
-def _probe_binds(look: Look, sources: _Sources) -> dict[str, Any]:
+def _probe_binds(look: Look, sources: _Sources, copies: Iterable[str]) -> dict[str, Any]:
     bound = "binds" in look.fields and look.container is not None
     place = f"/srv/targets-{sources.tag}"
 
@@ -196,16 +203,19 @@ def _probe_binds(look: Look, sources: _Sources) -> dict[str, Any]:
         return f"{place}/{target}" if bound else name_in_job(look, source)
 
     kept, flagged = find(sources.kept, "kept"), find(sources.flagged, "flags")
+    # By the name below the source; a path to another mount of it begins with a slash.
+    directories = {"": kept, **{path.name: f"{kept}/{path.name}" for path in sources.below}}
+    directories |= {target: target for target in copies}
     through = {
         name: look.agent.call(
             "mount:write_through",
             {
-                "directory": f"{kept}/{name}" if name else kept,
+                "directory": directory,
                 "place": writable_place(look),
                 "name": look.bench.nonce(),
             },
         )["errors"]
-        for name in ("", *(path.name for path in sources.below))
+        for name, directory in directories.items()
     }
     program = find(sources.unexecutable, "unexecutable") if bound else flagged
     flags = {"directory": flagged, "program": f"{program}/echo", "uid": STRANGER}
@@ -253,7 +263,7 @@ def _judge_writes(arm: Arm, *, below: bool) -> Finding:
         f"{where}: {what}": number
         for where, found in through.items()
         for what, number in found.items()
-        if bool(where) == below
+        if (where != "" and not where.startswith("/")) == below
     }
     other = {
         what: errno.errorcode.get(number, "worked" if not number else "nothing there")
@@ -271,6 +281,9 @@ def _judge_kept(arm: Arm, *, below: bool) -> Finding:
     mounts = arm.outside.table("mounts")
     targets = [one for one in mounts if one == "kept" or (below and one.startswith("kept/"))]
     writable = [one for one in targets if "ro" not in mounts[one]]
+    copies = arm.outside.table("copies")
+    if not below:
+        writable += [one for one, options in copies.items() if "ro" not in options]
     missing = len(targets) < (3 if below else 1)
     saw = f"mounts {targets}, of these writable {writable}; changed: {changed}"
     return expect(not missing and not writable and not changed, saw)

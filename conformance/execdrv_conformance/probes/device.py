@@ -30,20 +30,47 @@ def _describe(path):
 
 
 def use_nodes(size):
-    """What reading and writing the six usual nodes does."""
-    facts = {}
-    with open("/dev/null", "r+b", buffering=0) as file:
-        facts["null"] = [len(file.read(size)), file.write(b"x" * size)]
-    with open("/dev/zero", "r+b", buffering=0) as file:
-        facts["zero"] = [file.read(size) == bytes(size), file.write(b"x" * size)]
-    with open("/dev/full", "r+b", buffering=0) as file:
-        facts["full"] = [file.read(size) == bytes(size), _error_of(file.write, b"x")]
-    for name in ("random", "urandom"):
-        with open(f"/dev/{name}", "rb", buffering=0) as file:
-            first, second = file.read(size), file.read(size)
-        facts[name] = [len(first), len(second), first != second, len(set(first + second)) > 16]
+    """What reading and writing the six usual nodes does, or the errno."""
+    facts = {name: _try(use, size) for name, use in _USES.items()}
     facts["tty"] = _error_of(_open_and_close, "/dev/tty")
     return facts
+
+
+def _try(use, size):
+    try:
+        return use(size)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error))
+
+
+def _use_null(size):
+    with open("/dev/null", "r+b", buffering=0) as file:
+        return [len(file.read(size)), file.write(b"x" * size)]
+
+
+def _use_zero(size):
+    with open("/dev/zero", "r+b", buffering=0) as file:
+        return [file.read(size) == bytes(size), file.write(b"x" * size)]
+
+
+def _use_full(size):
+    with open("/dev/full", "r+b", buffering=0) as file:
+        return [file.read(size) == bytes(size), _error_of(file.write, b"x")]
+
+
+def _use_random(name, size):
+    with open(f"/dev/{name}", "rb", buffering=0) as file:
+        first, second = file.read(size), file.read(size)
+    return [len(first), len(second), first != second, len(set(first + second)) > 16]
+
+
+_USES = {
+    "null": _use_null,
+    "zero": _use_zero,
+    "full": _use_full,
+    "random": lambda size: _use_random("random", size),
+    "urandom": lambda size: _use_random("urandom", size),
+}
 
 
 def _open_and_close(path):

@@ -10,23 +10,29 @@ from execdrv.guarantees.types import Guarantee
 GUARANTEES: tuple[Guarantee, ...] = (
     Guarantee(
         id="upd.mem",
-        title="A raised or lowered memory limit MUST act on the running job.",
+        title=(
+            "A raised or lowered memory limit MUST act on the running job, and leave its other "
+            "limits as they were."
+        ),
         kind="limit",
         profile="limits",
         needs=("cgroup.memory",),
         inside="allocates after each change",
-        outside="memory.max of the group (v1: memory.limit_in_bytes)",
+        outside="memory.max of the group (v1: memory.limit_in_bytes), and its other limits",
         control="before the change the same size is stopped, or fits",
         references=("cgroups(7)",),
     ),
     Guarantee(
         id="upd.cpu",
-        title="A changed cpu quota MUST act on the running job within one second.",
+        title=(
+            "A changed cpu quota MUST act on the running job within one second, and leave its "
+            "other limits as they were."
+        ),
         kind="limit",
         profile="limits",
         needs=("cgroup.cpu",),
         inside="its rate of work changes",
-        outside="cpu.max and usage of the group",
+        outside="cpu.max and usage of the group, and its other limits",
         control="without a change the rate stays",
         references=("cgroups(7)",),
     ),

@@ -26,6 +26,7 @@ MODULES = (
     "leak",
     "liar",
     "more",
+    "unlisted",
     "nothing",
 )
 

@@ -5,7 +5,15 @@ in both directions: each named id turns red, every other one stays as it was. Wh
 first written down for a whole domain, ids that it can't touch are left out, with the reason beside.
 """
 
-from execdrv.guarantees.catalogue.mutant import job, liar, more_end, more_life, more_wall, wall
+from execdrv.guarantees.catalogue.mutant import (
+    job,
+    liar,
+    more_end,
+    more_life,
+    more_wall,
+    unlisted,
+    wall,
+)
 from execdrv.guarantees.types import Mutant
 
 #: Those of the first proposal of 2026.1.
@@ -16,4 +24,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *more_life.MUTANTS,
     *more_wall.MUTANTS,
     *more_end.MUTANTS,
+    *unlisted.MUTANTS,
 )
