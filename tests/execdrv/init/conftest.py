@@ -26,6 +26,9 @@ CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
 MS_NOSUID_NODEV_NOEXEC, MS_REC_PRIVATE = 0xE, 0x44000
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine(), 0)
 LIBC = ctypes.CDLL(None, use_errno=True)
+#: Calls with the interpreter's lock held. Another thread (pytest-xdist has one) that took it while
+#: this one clones would be its owner in the child for ever, where there is no such thread.
+LOCKED_LIBC = ctypes.PyDLL(None, use_errno=True)
 #: No step of a test takes longer, or it fails.
 PATIENCE_S = 10.0
 #: The numbers of the calls that tests forbid.
@@ -50,7 +53,7 @@ def compile_c(source: Path, target: Path, *flags: str) -> Path:
 
 def clone(flags: int) -> int:
     """fork(2) with namespaces; the child only arranges itself and executes."""
-    pid: int = LIBC.syscall(SYS_CLONE, flags | signal.SIGCHLD, None, None, None, None)
+    pid: int = LOCKED_LIBC.syscall(SYS_CLONE, flags | signal.SIGCHLD, None, None, None, None)
     if pid < 0:
         raise OSError(ctypes.get_errno(), "clone")
     return pid
