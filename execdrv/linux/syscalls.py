@@ -335,7 +335,7 @@ def call(name: str, *args: Argument) -> int:
     """
     number = numbers()[name]
     converted = [arg if isinstance(arg, int) else _convert(arg) for arg in args]
-    result = _syscall_function()(number, *converted, *_NO_ARGUMENTS[len(args) :])
+    result = _syscall_function(locked=name == "clone")(number, *converted, *_NO_ARGUMENTS[len(args) :])
     if result == -1:
         errno = ctypes.get_errno()
         shown = ", ".join(_show(arg) for arg in args)
@@ -365,9 +365,15 @@ _NO_ARGUMENTS: Final = (0,) * 6
 
 
 @functools.cache
-def _syscall_function() -> Callable[..., int]:
-    """libc's syscall(2), for it knows each architecture's way to pass arguments."""
-    function = ctypes.CDLL(None, use_errno=True).syscall
+def _syscall_function(*, locked: bool) -> Callable[..., int]:
+    """libc's syscall(2), for it knows each architecture's way to pass arguments.
+
+    Args:
+        locked: whether the interpreter's lock is held meanwhile. A thread that took it during a
+            clone would hold it in the child for ever, where there is no such thread.
+    """
+    library = ctypes.PyDLL if locked else ctypes.CDLL
+    function = library(None, use_errno=True).syscall
     function.restype = ctypes.c_long
     # A void pointer takes numbers, bytes and memory alike, without a wrapper around each.
     function.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * len(_NO_ARGUMENTS)]
