@@ -335,7 +335,8 @@ def call(name: str, *args: Argument) -> int:
     """
     number = numbers()[name]
     converted = [arg if isinstance(arg, int) else _convert(arg) for arg in args]
-    result = _syscall_function(locked=name == "clone")(number, *converted, *_NO_ARGUMENTS[len(args) :])
+    function = _syscall_function(locked=name == "clone")
+    result = function(number, *converted, *_NO_ARGUMENTS[len(args) :])
     if result == -1:
         errno = ctypes.get_errno()
         shown = ", ".join(_show(arg) for arg in args)
