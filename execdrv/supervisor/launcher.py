@@ -1,4 +1,4 @@
-"""The caller's side: starting supervisors, and asking those of others.
+"""The caller's side: starting supervisors and collectors.
 
 `ForkLauncher` is for the command line: the command itself, single-threaded, forks. `ServerLauncher`
 is for the API: a fork server does, so that no thread of the user's program is ever copied. Both
@@ -22,7 +22,7 @@ import attrs
 from execdrv import wire
 from execdrv.errors import OperationError, SupervisorLostError
 from execdrv.linux import cgroups, procfs, syscalls
-from execdrv.supervisor.connection import MAX_FDS, Connection, FrameBuffer, Peer, send_frame
+from execdrv.supervisor.connection import MAX_FDS, FrameBuffer, Peer, send_frame
 from execdrv.supervisor.launch import Collect, Launch
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -287,29 +287,3 @@ def _says_ready(sock: socket.socket) -> bool:
         return False
     sock.settimeout(None)
     return True
-
-
-def connect(directory: str) -> Connection:
-    """A connection to the supervisor of a container.
-
-    Args:
-        directory: the container's directory (execdrv.state.Registry.path_of).
-    Raises:
-        SupervisorLostError: nobody answers there.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        # By descriptor: a path may be longer than sun_path.
-        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            sock.connect(f"/proc/self/fd/{fd}/socket")
-        finally:
-            os.close(fd)
-    except OSError as error:
-        sock.close()
-        raise SupervisorLostError(
-            f"cannot reach container {os.path.basename(directory)!r}: its supervisor is gone",
-            hint="`execdrv gc` removes what it left",
-            container=os.path.basename(directory),
-        ) from error
-    return Connection(sock)

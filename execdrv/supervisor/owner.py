@@ -22,7 +22,6 @@ from typing import Any
 
 import attrs
 
-from execdrv import wire
 from execdrv.driver import Box, Driver, Exit, ExitReason, Isolated, Refusal, refused
 from execdrv.errors import (
     CleanupError,
@@ -30,35 +29,23 @@ from execdrv.errors import (
     DeadlineError,
     DriverBugError,
     ExecdrvError,
-    OperationError,
     StartError,
     StateError,
 )
 from execdrv.init.link import InitLink
 from execdrv.limits import Limits, Receipt
 from execdrv.linux import cgroups, procfs
-from execdrv.linux.leases import LEASE_BASE, Lease, lease_id
 from execdrv.linux.procfs import ProcessId
-from execdrv.linux.strays import end_descendants
-from execdrv.registry import ContainerDirectory, Registry
-from execdrv.state import (
-    TRANSITIONS,
-    Record,
-    Root,
-    State,
-    next_state,
-    now,
-    read_boot_id,
-)
-from execdrv.supervisor import assemble, refusals
+from execdrv.registry import Registry
+from execdrv.state import TRANSITIONS, Record, State
+from execdrv.supervisor import refusals
 from execdrv.supervisor.capture import Capture
+from execdrv.supervisor.claim import Claim
+from execdrv.supervisor.draft import Draft
+from execdrv.supervisor.end import make_exit, split_status
 from execdrv.supervisor.guard import call_destroy, driver_call
 from execdrv.supervisor.launch import Launch
-
-#: Seconds for ending what is left of a container.
-END_TIMEOUT_S = 10.0
-#: Zombies taken before other work has its turn.
-REAP_AT_ONCE = 256
+from execdrv.supervisor.tree import Tree, kill_group
 
 
 class Owner:
@@ -78,14 +65,12 @@ class Owner:
         self._driver = driver
         self._fds = fds
         self._memfd = memfd
-        self._registry = Registry(launch.root)
-        self._directory: ContainerDirectory | None = None
-        self._lease: Lease | None = None
+        registry = Registry(launch.root)
+        self._draft = Draft(launch, driver, fds, registry)
+        self._claim = Claim(registry, launch.id)
+        self._tree = Tree()
         self._box: Box | None = None
-        self._record: Record | None = None
-        self._reported: dict[int, int] = {}
         self._started_at = 0.0
-        self._watched: ProcessId | None = None
         #: Streams the event loop must drain.
         self.captures: dict[str, Capture] = {}
         #: When the container's time is up, by time.monotonic(); None: never.
@@ -103,45 +88,36 @@ class Owner:
     @property
     def record(self) -> Record | None:
         """The record as it was last written; None before `create`."""
-        return self._record
+        return self._claim.record
 
     @property
     def watched(self) -> ProcessId | None:
         """The process whose end is the container's end, once the command runs."""
-        return self._watched
+        return self._tree.watched
 
     @property
     def directory_fd(self) -> int:
         """Descriptor of the container's directory; -1 where there is none."""
-        return self._directory.fd if self._directory is not None else -1
+        return self._claim.directory_fd
 
     @property
     def state(self) -> State:
-        return self._record.state if self._record is not None else "creating"
+        return self._claim.state
+
+    def reap(self) -> None:
+        """Take the status of zombie children, in bounded time."""
+        self._tree.reap()
 
     # --- operations ----------------------------------------------------------------------------
 
     def check(self) -> list[Refusal]:
         """Everything that stands against this container. Changes nothing."""
-        return self._check(self._assemble(leased_id=LEASE_BASE))
+        return self._check(self._draft.assemble_box())
 
     def plan(self) -> dict[str, Any]:
         """What would be made, as plain data, with all refusals. Changes nothing."""
-        box = self._assemble(leased_id=LEASE_BASE)
-        plan: dict[str, Any] = {
-            "id": box.id,
-            "driver": self._driver.name,
-            "rootfs": wire.encode(self._launch.rootfs),
-            "root_mode": box.root_mode,
-            "net": box.net,
-            "hostname": box.hostname,
-            "process": wire.encode(box.process),
-            "limits": wire.encode(box.spec.limits),
-            "refusals": wire.encode(self._check(box)),
-        }
-        with contextlib.suppress(ExecdrvError):
-            plan["group"] = wire.encode(self._plan_group(box))
-        return plan
+        box = self._draft.assemble_box()
+        return self._draft.describe(box, self._check(box))
 
     def create(self) -> None:
         """Make identity, record, group, and what is the driver's own; all or nothing.
@@ -153,27 +129,26 @@ class Owner:
             StateError: it was created.
         """
         # A second time it would give back the first one's lease.
-        next_state("create", self.state, container=self._launch.id)
+        self._claim.require("create")
         with contextlib.ExitStack() as undo:
-            undo.callback(self._release_lease)
-            box = self._assemble(leased_id=LEASE_BASE)
+            undo.callback(self._claim.release_lease)
+            box = self._draft.assemble_box()
             found = self._check(box)
             if found:
                 raise refused(found, driver=self._driver.name)
-            if self._leased:
+            if self._draft.needs_lease:
                 # Only now: for the machine's first number a directory is made.
-                box = self._assemble(leased_id=self._take_lease())
-            directory = self._registry.claim(box.id)
-            undo.callback(self._abandon, directory)
-            self._directory = directory
-            plan = self._plan_group(box)
+                box = self._draft.assemble_box(leased_id=self._claim.take_lease())
+            path = self._claim.take_directory()
+            undo.callback(self._abandon)
+            plan = self._draft.plan_group(box)
             try:
-                self._write(self._first_record(box, plan))
+                self._claim.write_first(self._draft.first_record(box, plan), facts=box.facts)
                 os.mkdir(box.directory, 0o711)
                 group = cgroups.make_group(plan) if plan is not None else None
             except OSError as error:
                 raise CreateError(
-                    f"cannot create container {box.id!r}: {error.strerror}: {directory.path!r}",
+                    f"cannot create container {box.id!r}: {error.strerror}: {path!r}",
                     errno=error.errno,
                 ) from error
             if group is not None:
@@ -184,7 +159,7 @@ class Owner:
             undo.callback(self._call_destroy, box)
             with self._driver_call("create"):
                 self._driver.create(box)
-            self._advance("create")
+            self._claim.advance("create")
             undo.pop_all()
 
     def isolate(self) -> Isolated:
@@ -198,7 +173,7 @@ class Owner:
             isolated = self._driver.isolate(box)
         if isolated.netns is not None:
             self._box = attrs.evolve(box, netns=isolated.netns)
-        self._advance("isolate", init=isolated.init)
+        self._claim.advance("isolate", init=isolated.init)
         return attrs.evolve(isolated, netns=None)
 
     def limit(self, limits: Limits | None) -> tuple[Receipt, ...]:
@@ -221,7 +196,7 @@ class Owner:
                 operation="limit",
             )
         others = refusals.remaining_receipts(box, type(self._driver))
-        self._advance("limit", receipts=(*receipts, *others))
+        self._claim.advance("limit", receipts=(*receipts, *others))
         return (*receipts, *others)
 
     def start(self) -> ProcessId:
@@ -233,11 +208,11 @@ class Owner:
         box = self._require("start")
         try:
             with self._driver_call("start"):
-                self._watched = self._driver.start(box)
+                self._tree.watched = self._driver.start(box)
         except ExecdrvError as error:
             stats = box.group.stats() if box.group is not None else None
-            self._end_tree()
-            self._update(state="stopped")
+            self._tree.end(box)
+            self._claim.update(state="stopped")
             if type(error) is StartError and stats is not None and stats.oom_kills:
                 raise StartError(
                     "cannot start the command: its memory limit is too small to start in",
@@ -251,8 +226,8 @@ class Owner:
             capture.close_write_end()
         self._close_stdio()
         job = box.init.job if box.init is not None else None
-        self._advance("start", job=job)
-        return job or self._watched
+        self._claim.advance("start", job=job)
+        return job or self._tree.watched
 
     def signal(self, signum: int) -> None:
         """Send a signal to the job: to its process group if it is one that a terminal sends.
@@ -261,7 +236,8 @@ class Owner:
             StateError: it does not run.
         """
         box = self._require("signal")
-        job = self._record.job if self._record is not None else None
+        record = self._claim.record
+        job = record.job if record is not None else None
         if job is None:
             with self._driver_call("signal"):
                 self._driver.signal(box, signum)
@@ -281,14 +257,14 @@ class Owner:
         Raises:
             CleanupError: something is left; the record is kept, so that it can be tried again.
         """
-        box, directory = self._box, self._directory
-        if box is None or directory is None:
+        box = self._box
+        if box is None or self._claim.directory_fd < 0:
             return []
-        self._update(state="destroying")
-        if self._watched is not None and self.exit is None:
+        self._claim.update(state="destroying")
+        if self._tree.watched is not None and self.exit is None:
             self.finish("destroyed")
         leftovers = self._call_destroy(box)
-        ended = self._end_tree()
+        ended = self._tree.end(box)
         if box.group is not None:
             leftovers += box.group.remove()
         if leftovers:
@@ -300,7 +276,7 @@ class Owner:
                 operation="destroy",
                 leftovers=leftovers,
             )
-        self._release_directory(directory)
+        self._claim.release()
         return ended
 
     # --- the end of the job --------------------------------------------------------------------
@@ -315,40 +291,28 @@ class Owner:
             return
         link = box.init
         if reason is not None:
-            self._kill_group(box)
+            kill_group(box)
         stats = box.group.stats() if box.group is not None else None
         exited = link.exited if link is not None else None
-        self._end_tree()
-        oom_kills = stats.oom_kills if stats is not None else 0
-        code, signum, reason = judge(
-            reason,
-            exited=_split_status(exited.status) if exited is not None else self._ask_driver(),
-            oom_kills=oom_kills,
-        )
-        cpu = stats.cpu_usage_us if stats is not None else None
-        if cpu is None and exited is not None:
-            cpu = exited.utime_us + exited.stime_us
+        self._tree.end(box)
+        status = split_status(exited.status) if exited is not None else self._ask_driver()
         output = {name: capture.finish() for name, capture in self.captures.items()}
-        self.exit = Exit(
-            code=code,
-            signal=signum,
-            reason=reason,
-            started=True,
-            oom_kills=oom_kills,
-            memory_peak_bytes=stats.memory_peak_bytes if stats is not None else None,
-            cpu_usage_us=cpu,
-            stdout=output.get("stdout", b""),
-            stderr=output.get("stderr", b""),
+        self.exit = make_exit(
+            reason,
+            status=status,
+            exited=exited,
+            stats=stats,
+            output=output,
             truncated=any(capture.truncated for capture in self.captures.values()),
-            duration_s=round(time.monotonic() - self._started_at, 6),
+            duration_s=time.monotonic() - self._started_at,
         )
         # The output goes to who waits; the record holds facts.
-        self._update(state="stopped", exit=attrs.evolve(self.exit, stdout=b"", stderr=b""))
+        self._claim.update(state="stopped", exit=attrs.evolve(self.exit, stdout=b"", stderr=b""))
 
     def _ask_driver(self) -> tuple[int | None, int | None]:
         """Code and signal from the watched process's status, where no init of ours reports."""
         link = self.link
-        status = self._reported.get(self._watched.pid) if self._watched is not None else None
+        status = self._tree.watched_status
         # Below our init only its word counts: the watched process's status is not the job's.
         below_init = link is not None and link.job is not None
         if status is None or below_init or self._box is None:
@@ -358,23 +322,10 @@ class Owner:
         except ExecdrvError:
             return None, None
 
-    def reap(self) -> None:
-        """Take the status of zombie children; that of the watched process is kept.
-
-        At one go only so many: a fork storm makes them faster than anybody takes them.
-        """
-        with contextlib.suppress(ChildProcessError):
-            for _ in range(REAP_AT_ONCE):
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    return
-                if self._watched is None or pid == self._watched.pid:
-                    self._reported[pid] = status
-
     # --- pieces --------------------------------------------------------------------------------
 
     def _require(self, operation: str) -> Box:
-        if self._box is None or self._record is None:
+        if self._box is None:
             raise StateError(
                 f"cannot {operation} container {self._launch.id!r}: it was not created",
                 container=self._launch.id,
@@ -382,84 +333,12 @@ class Owner:
                 state="creating",
                 allowed=list(TRANSITIONS[operation]),
             )
-        next_state(operation, self._record.state, container=self._launch.id)
+        self._claim.require(operation)
         return self._box
 
-    def _assemble(self, *, leased_id: int | None) -> Box:
-        leased_id = leased_id if self._leased else None
-        box = assemble.assemble_box(
-            self._launch, type(self._driver), self._fds, leased_id=leased_id
-        )
-        return attrs.evolve(box, layout=self._detect_layout())
-
-    def _detect_layout(self) -> cgroups.Layout:
-        """The cgroup hierarchies; on cgroup2, which processes beside us are execdrv's own.
-
-        A group there may have controllers or processes, not both: our own processes can make way,
-        other people's can't (execdrv.linux.cgroups.plan).
-        """
-        ours = {os.getpid(), os.getppid(), self._launch.caller_pid}
-        layout = cgroups.detect_layout(ours=tuple(ours))
-        if layout.unified_group is None or not layout.unified_group.foreign:
-            return layout
-        for entry in self._registry.entries():
-            if entry.alive and entry.record is not None:
-                ours.add(entry.record.supervisor.pid)
-        return cgroups.detect_layout(ours=tuple(ours))
-
     def _check(self, box: Box) -> list[Refusal]:
-        driver = type(self._driver)
-        facts = refusals.spec_facts(box.spec, driver, uid=box.process.uid)
         with self._driver_call("check"):
-            return refusals.list_refusals(
-                box, self._driver, facts=facts, shared_root=self._launch.shared_root
-            )
-
-    @property
-    def _leased(self) -> bool:
-        return assemble.needs_lease(self._launch.spec, type(self._driver).defaults)
-
-    def _take_lease(self) -> int | None:
-        """A uid of the container's own, held until the container is gone."""
-        if not self._leased:
-            return None
-        Registry(os.path.dirname(self._registry.leases_path)).open()
-        self._lease = lease_id(self._registry.leases_path)
-        return self._lease.number
-
-    def _release_lease(self) -> None:
-        if self._lease is not None:
-            self._lease.release()
-            self._lease = None
-
-    def _plan_group(self, box: Box) -> cgroups.GroupPlan | None:
-        uses_group = type(self._driver).uses_group
-        if not uses_group and not box.spec.limits.names():
-            return None
-        return cgroups.plan_group(
-            box.layout,
-            box.kernel_name,
-            parent=box.spec.cgroup_parent or None,
-            limits=box.spec.limits,
-            devices=uses_group and cgroups.devices_supported(box.layout),
-            everywhere=uses_group,
-        )
-
-    def _first_record(self, box: Box, plan: cgroups.GroupPlan | None) -> Record:
-        root = os.fstat(box.root)
-        supervisor = procfs.detect_process(os.getpid())
-        return Record(
-            boot_id=read_boot_id(),
-            id=box.id,
-            state="creating",
-            driver=self._launch.driver,
-            spec=box.spec,
-            created_at=now(),
-            supervisor=supervisor or ProcessId(pid=os.getpid(), start_time=0),
-            root=Root(path=self._launch.rootfs, device=root.st_dev, inode=root.st_ino),
-            process=box.process,
-            group=plan,
-        )
+            return self._draft.list_refusals(box)
 
     def _open_stdio(self) -> tuple[int, int, int]:
         for name in ("stdout", "stderr"):
@@ -476,21 +355,6 @@ class Owner:
                 with contextlib.suppress(OSError):
                     os.close(fd)
 
-    def _write(self, record: Record) -> None:
-        if self._directory is not None:
-            self._directory.write(record)
-        self._record = record
-
-    def _update(self, **changes: Any) -> None:
-        if self._record is not None:
-            facts = dict(self._box.facts) if self._box is not None else {}
-            with contextlib.suppress(OSError):
-                self._write(attrs.evolve(self._record, facts=facts, **changes))
-
-    def _advance(self, operation: str, **changes: Any) -> None:
-        state = next_state(operation, self.state, container=self._launch.id)
-        self._update(state=state, **changes)
-
     @contextlib.contextmanager
     def _driver_call(self, operation: str) -> Iterator[None]:
         """Run driver code, and keep what it wrote into its facts."""
@@ -504,80 +368,16 @@ class Owner:
                 yield
         except DeadlineError:
             # Whatever hangs must not outlive the answer.
-            self._end_tree()
+            self._tree.end(self._box)
             raise
         finally:
-            self._keep_facts()
-
-    def _keep_facts(self) -> None:
-        box, record = self._box, self._record
-        if box is not None and record is not None and dict(box.facts) != record.facts:
-            self._update()
+            self._claim.keep_facts()
 
     def _call_destroy(self, box: Box) -> list[str]:
         return call_destroy(self._driver, box, deadline_s=self._launch.deadline_s)
 
-    def _kill_group(self, box: Box) -> None:
-        if box.group is not None:
-            with contextlib.suppress(OperationError, OSError):
-                box.group.kill()
-
-    def _end_tree(self) -> list[str]:
-        """End every process of the container; what was still there, in words."""
-        link = self.link
-        if link is not None:
-            link.close()
-        # The init ends by itself when its gate closes; a pid namespace ends with it.
-        if self._box is not None:
-            self._kill_group(self._box)
-        self.reap()
-        found = [f"process {pid}" for pid in procfs.list_children(os.getpid())]
-        end_descendants(timeout_s=END_TIMEOUT_S, reap=self.reap)
-        return found
-
-    def _abandon(self, directory: ContainerDirectory) -> None:
+    def _abandon(self) -> None:
         """Undo of `create`: the tree, the directory, the lock."""
-        self._end_tree()
-        directory.remove()
-        directory.close()
-        self._directory = self._record = self._box = None
-
-    def _release_directory(self, directory: ContainerDirectory) -> None:
-        leftovers = directory.remove()
-        if leftovers:
-            raise CleanupError(
-                f"cannot remove container {directory.id!r} wholly: left is {leftovers[0]}",
-                hint="`execdrv gc` tries again",
-                leftovers=leftovers,
-            )
-        directory.close()
-        self._release_lease()
-        self._directory = None
-
-
-def judge(
-    reason: ExitReason | None, *, exited: tuple[int | None, int | None], oom_kills: int
-) -> tuple[int | None, int | None, ExitReason]:
-    """Code, signal and reason of an end.
-
-    Args:
-        reason: why the host ended it; None: it ended by itself.
-        exited: code and signal of the job; both None: nobody could tell.
-        oom_kills: processes killed for memory.
-    """
-    code, signum = exited
-    if reason is not None:
-        return None, signal.SIGKILL, reason
-    if code is not None:
-        return code, None, "exited"
-    if oom_kills and signum in (None, signal.SIGKILL):
-        # None: the kernel ended the init itself.
-        return None, signal.SIGKILL, "oom"
-    return (None, signum, "signaled") if signum is not None else (None, None, "lost")
-
-
-def _split_status(status: int) -> tuple[int | None, int | None]:
-    """Code and signal of a raw wait status (wait(2))."""
-    if os.WIFSIGNALED(status):
-        return None, os.WTERMSIG(status)
-    return os.WEXITSTATUS(status), None
+        self._tree.end(self._box)
+        self._claim.abandon()
+        self._box = None

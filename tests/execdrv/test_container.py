@@ -252,7 +252,7 @@ def test_destroy_leaves_the_answer_to_a_thread_that_waits(host: Host, R: Path, l
     container = host.start("native", ["sleep", "60"], rootfs=R)
     supervisor = container.inspect()["supervisor"]["pid"]
     # As the other thread does, which gives up just now.
-    with container._wait_lock:
+    with container._client._wait_lock:
         if loses:
             os.kill(supervisor, signal.SIGKILL)
             wait_until(lambda: container.state == "lost")

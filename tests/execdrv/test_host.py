@@ -306,7 +306,7 @@ def test_a_driver_that_hangs_is_ended_at_its_deadline(state: Path, R: Path) -> N
 def test_a_driver_that_hangs_for_good_is_killed(
     state: Path, R: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("execdrv.container.PATIENCE_S", 0.5)
+    monkeypatch.setattr("execdrv.supervisor.client.PATIENCE_S", 0.5)
     with Host(root=str(state), deadline_s=0.5) as host:
         with pytest.raises(DeadlineError):
             host.run("sampledrivers:HangsForGood", ["true"], rootfs=R)

@@ -299,7 +299,7 @@ def _setuid_places(look: Look) -> dict[str, Any]:
 def _observe_setuid(look: Look) -> dict[str, Any]:
     found = {}
     for pid in process.list_tree(look.pid):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IndexError):
             if any(word.endswith(b"-sleep") for word in process.read_words(pid)[:1]):
                 status = process.read_status(pid)
                 found[process.read_words(pid)[0].decode()] = [status["Uid"], status["Gid"]]

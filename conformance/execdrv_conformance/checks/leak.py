@@ -245,6 +245,7 @@ def _fail(bench: Bench) -> Two:
     (root / "srv/text").chmod(0o755)
     folder = bench.directory("bound")
     true = ["/bin/true"]
+    taken = f"taken-{bench.nonce()}"
     asked: dict[str, tuple[list[str], dict[str, Any]]] = {
         "no such command": (["/no/such/command"], {}),
         "no program": (["/srv/text"], {}),
@@ -260,11 +261,11 @@ def _fail(bench: Bench) -> Two:
         ),
         "too little memory": (true, {"memory": TINY_BYTES}),
         "no such user": (true, {"user": "nobody-has-this-name"}),
-        "an id of another": (true, {"name": "taken"}),
+        "an id of another": (true, {"name": taken}),
     }
     failures = []
     full = _fields(bench)
-    with bench.start(["/bin/sleep", "60"], stdout=None, stderr=None, name="taken"):
+    with bench.start(["/bin/sleep", "60"], stdout=None, stderr=None, name=taken):
         for title, (argv, fields) in asked.items():
             before = look_at_all(bench)
             act = _runner(bench, argv, {**full, **fields, "rootfs": root})
@@ -288,13 +289,13 @@ def _runner(bench: Bench, argv: list[str], fields: dict[str, Any]) -> Callable[[
 def _fail_after(bench: Bench, steps: int, fields: dict[str, Any]) -> tuple[str, list[str]]:
     """The supervisor is killed after some steps; the caller's next step fails, and it destroys."""
     box = bench.container(["/bin/sleep", "60"], stdout=None, stderr=None, **fields)
-    taken = (box.create, box.isolate, box.limit, box.start)
-    for step in taken[:steps]:
+    lived = (box.create, box.isolate, box.limit, box.start)
+    for step in lived[:steps]:
         step()
     supervisor.kill_together([supervisor.find_supervisor(state_of(bench), box.id)])
-    errors = attempt(taken[steps])
+    errors = attempt(lived[steps])
     errors += attempt(box.destroy)
-    return f"supervisor killed after {taken[steps - 1].__name__}", errors
+    return f"supervisor killed after {lived[steps - 1].__name__}", errors
 
 
 def _judge_failures(arm: Arm) -> Finding:

@@ -82,8 +82,11 @@ def read_namespaces(pid: int | str) -> dict[str, str]:
 
 
 def read_words(pid: int) -> list[bytes]:
-    """Its command line."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    """Its command line; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def read_environment(pid: int) -> list[bytes]:

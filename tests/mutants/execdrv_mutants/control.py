@@ -15,7 +15,7 @@ from execdrv.driver import Box, ExitReason
 from execdrv.limits import Limits, Receipt
 from execdrv.linux import procfs
 from execdrv.linux.cgroups import Group, GroupStats
-from execdrv.supervisor import loop, owner
+from execdrv.supervisor import loop, owner, tree
 from execdrv_chroot import driver as chroot
 from execdrv_chroot.driver import ChrootDriver
 from execdrv_mutants.change import change
@@ -57,7 +57,7 @@ class KillOnlyLeader(ChrootDriver):
 
     def __init__(self) -> None:
         # The init ends with its gate, and the job's first process with the init.
-        change(owner, end_descendants=_end_nothing)
+        change(tree, end_descendants=_end_nothing)
         change(chroot, end_descendants=_end_nothing)
         leave_processes()
 
@@ -112,8 +112,8 @@ class DestroyLies(ChrootDriver):
     name = "destroy-lies"
 
     def __init__(self) -> None:
-        change(owner, end_descendants=_end_nothing)
-        change(owner.Owner, _end_tree=lambda _self: [])
+        change(tree, end_descendants=_end_nothing)
+        change(tree.Tree, end=lambda _self, _box: [])
         leave_processes()
 
     def destroy(self, box: Box) -> None:
@@ -174,7 +174,7 @@ class FinalNumbersLost(NativeDriver):
                 self.exit = attrs.evolve(
                     self.exit, cpu_usage_us=None, memory_peak_bytes=None, duration_s=None
                 )
-                self._update(exit=attrs.evolve(self.exit, stdout=b"", stderr=b""))
+                self._claim.update(exit=attrs.evolve(self.exit, stdout=b"", stderr=b""))
 
         change(owner.Owner, finish=finish_without)
 

@@ -127,8 +127,9 @@ class _KeepingVersion:
         kept: list[object] = []
 
         def keep(self: Container) -> None:
-            kept.extend((self._starter, self._waiting))
-            self._starter = self._waiting = None
+            client = self._client
+            kept.extend((client._starter, client._waiting))
+            client._starter = client._waiting = None
 
         change(Container, close=keep)
         return NativeDriver.version

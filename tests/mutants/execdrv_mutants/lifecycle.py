@@ -15,7 +15,7 @@ from execdrv.errors import StateError
 from execdrv.linux.procfs import ProcessId
 from execdrv.registry import ContainerDirectory, Registry
 from execdrv.state import State, next_state
-from execdrv.supervisor import loop, owner
+from execdrv.supervisor import claim, loop, owner
 from execdrv_mutants.change import change
 from execdrv_native.driver import NativeDriver
 
@@ -57,7 +57,7 @@ class TakesAnyStep(NativeDriver):
                 close(self)
                 closed.append(self)
 
-        change(owner, next_state=_pass_state)
+        change(claim, next_state=_pass_state)
         change(owner.Owner, _close_stdio=close_once)
         change(loop.Supervisor, _register=register_anew)
 
@@ -166,13 +166,13 @@ class ListsTheDead(NativeDriver):
     name = "lists-the-dead"
 
     def __init__(self) -> None:
-        update = owner.Owner._update
+        update = claim.Claim.update
 
-        def update_but_end(self: owner.Owner, **changes: object) -> None:
+        def update_but_end(self: claim.Claim, **changes: object) -> None:
             if changes.get("state") != "stopped":
                 update(self, **changes)
 
-        change(owner.Owner, _update=update_but_end)
+        change(claim.Claim, update=update_but_end)
 
 
 class DropsSignals(NativeDriver):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from execdrv.driver import Exit
-from execdrv.supervisor.owner import judge
+from execdrv.supervisor.end import judge
 
 
 @pytest.mark.parametrize(
