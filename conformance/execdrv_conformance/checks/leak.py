@@ -328,7 +328,7 @@ def _count_descriptors(bench: Bench) -> Two:
         counts = []
         for _ in range(ROUNDS + 1):
             wait_until(lambda: supervisor.list_supervisors(server) == [owner], timeout_s=2.0)
-            counts.append(_count(server))
+            counts.append(_settled_count(server, counts))
             _live_round(bench)
     held = os.open("/dev/null", os.O_RDONLY)
     step = [_count(server)["caller"], 0]
@@ -347,6 +347,17 @@ def _live_round(bench: Bench) -> None:
     attempt(lambda: bench.run(["/no/such/command"]))
     with bench.start(["/bin/sleep", "60"], stdout=None, stderr=None) as box:
         supervisor.kill_together([supervisor.find_supervisor(state_of(bench), box.id)])
+
+
+def _settled_count(server: int, before: list[dict[str, int]]) -> dict[str, int]:
+    """The numbers when what is on its way out has gone, if that is so: a leak stays."""
+
+    def has_settled() -> bool:
+        now = _count(server)
+        return not before or all(now[name] <= before[0][name] for name in now)
+
+    wait_until(has_settled, timeout_s=0.5)
+    return _count(server)
 
 
 def _count(server: int) -> dict[str, int]:

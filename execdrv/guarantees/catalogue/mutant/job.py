@@ -8,6 +8,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="exit-code-masked-to-1",
         fault="returns 1 for every exit code that is not 0",
         kills=(
+            "life.wait-many",
             "proc.exit-code",
             "proc.exit-signal",
         ),
@@ -22,7 +23,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="shell=True",
         fault="passes the command through a shell",
-        kills=("proc.exec-error", "proc.argv-exact", "proc.env-exact", "bad.typed"),
+        kills=(
+            "proc.exec-error",
+            "proc.argv-exact",
+            "proc.env-exact",
+            "io.split",
+            "bad.typed",
+        ),
     ),
     Mutant(
         name="inherits-env",
@@ -37,7 +44,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="SIGPIPE-ignored",
         fault="starts the job with SIGPIPE ignored",
-        kills=("proc.sig-default",),
+        kills=(
+            "proc.exit-signal",
+            "proc.sig-default",
+        ),
     ),
     Mutant(name="no-reaper", fault="its pid 1 never waits", kills=("proc.reap",)),
     Mutant(
@@ -97,6 +107,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "upd.mem",
             "upd.atomic",
             "stat.oom",
+            "conc.crosstalk",
             "bad.fails-closed",
         ),
         liar=True,
@@ -114,6 +125,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "upd.mem",
             "upd.atomic",
             "stat.oom",
+            "conc.crosstalk",
             "bad.fails-closed",
         ),
         liar=True,
@@ -136,6 +148,7 @@ MUTANTS: tuple[Mutant, ...] = (
         kills=(
             "cpu.quota",
             "cpu.quota-sum",
+            "bad.fails-closed",
         ),
         liar=True,
     ),
@@ -153,7 +166,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="kill-only-leader",
         fault="kills the first process and leaves the rest",
-        kills=("life.kill-tree", "life.destroy-idem", "io.eof-daemon", "esc.teardown"),
+        kills=(
+            "life.kill-tree",
+            "life.destroy-idem",
+            "io.eof-daemon",
+            "leak.proc",
+            "esc.teardown",
+        ),
     ),
     Mutant(
         name="pause-only-leader",

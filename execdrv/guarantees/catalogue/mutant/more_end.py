@@ -7,7 +7,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="rlimits-ignored",
         fault="leaves the resource limits of a process as they were",
-        kills=("rlim.soft", "rlim.hard", "rlim.effect", "bad.fails-closed"),
+        kills=(
+            "rlim.soft",
+            "rlim.hard",
+            "rlim.effect",
+            "conc.crosstalk",
+            "bad.fails-closed",
+        ),
     ),
     Mutant(
         name="placed-late",
@@ -33,7 +39,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="says-unmounted",
         fault="fails to unmount what it mounted, and answers destroy with success",
-        kills=("leak.mount", "conc.races"),
+        kills=(
+            "leak.mount",
+            "leak.failed",
+            "conc.races",
+            "bad.spec",
+            "bad.id",
+            "bad.rootfs",
+            "bad.fails-closed",
+        ),
         liar=True,
     ),
     Mutant(
@@ -41,6 +55,7 @@ MUTANTS: tuple[Mutant, ...] = (
         fault="says that the name of its network namespace is gone, and leaves it",
         kills=(
             "leak.net",
+            "leak.failed",
             "crash.mid-create",
             "conc.races",
             "bad.spec",
@@ -137,12 +152,22 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="forgets-scratch-in-crash",
         fault="keeps in memory alone which scratch file it made",
-        kills=("crash.mid-create",),
+        kills=(
+            "leak.files",
+            "leak.failed",
+            "crash.mid-create",
+        ),
     ),
     Mutant(
         name="says-collected",
         fault="says that a lost container is collected, and leaves its record",
-        kills=("crash.mid-create", "crash.stale"),
+        kills=(
+            "life.list-truth",
+            "leak.files",
+            "leak.failed",
+            "crash.mid-create",
+            "crash.stale",
+        ),
         liar=True,
     ),
     Mutant(

@@ -7,7 +7,11 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="exit-code-of-7-bits",
         fault="returns the low seven bits of an exit code",
-        kills=("proc.exit-code",),
+        kills=(
+            "proc.exit-code",
+            "proc.exit-signal",
+            "conc.many",
+        ),
     ),
     Mutant(
         name="sigterm-ignored",
@@ -22,7 +26,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="drops-signals",
         fault="answers a signal with success and does not send it",
-        kills=("proc.sig-deliver", "proc.pid1-term", "bad.typed"),
+        kills=(
+            "life.states",
+            "proc.sig-deliver",
+            "proc.pid1-term",
+            "bad.typed",
+        ),
         liar=True,
     ),
     Mutant(
@@ -44,7 +53,11 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="no-stdin",
         fault="gives the job an empty standard input, whatever was asked",
-        kills=("io.stdin",),
+        kills=(
+            "proc.argv-exact",
+            "io.stdin",
+            "conc.crosstalk",
+        ),
     ),
     Mutant(
         name="waits-for-streams",
@@ -92,19 +105,25 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="lists-the-dead",
         fault="leaves a container listed as running when its job has ended",
-        kills=("life.states", "life.list-truth"),
+        kills=(
+            "life.states",
+            "life.list-truth",
+            "stat.final",
+        ),
         liar=True,
     ),
     Mutant(
         name="destroy-does-nothing",
         fault="answers destroy with success and does nothing",
         kills=(
+            "life.list-truth",
             "life.kill-tree",
             "life.destroy-idem",
-            "life.list-truth",
             "leak.proc",
             "leak.cgroup",
             "leak.files",
+            "leak.failed",
+            "conc.races",
             "bad.spec",
             "bad.id",
             "bad.rootfs",
@@ -117,7 +136,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="final-numbers-lost",
         fault="has forgotten every number when the container has ended",
-        kills=("stat.final",),
+        kills=(
+            "stat.cpu",
+            "stat.final",
+        ),
     ),
     Mutant(
         name="kills-by-bare-number",

@@ -112,6 +112,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "mnt.no-remount",
             "mnt.no-unmask",
             "cap.bounding",
+            "conc.threads",
             "esc.core-pattern",
             "esc.setns",
         ),
