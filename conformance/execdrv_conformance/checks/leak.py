@@ -325,7 +325,7 @@ def _count_descriptors(bench: Bench) -> Two:
         owner = supervisor.find_supervisor(state_of(bench), box.id)
         server = process.parent_of(owner)
         _live_round(bench)
-        counts = []
+        counts: list[dict[str, int]] = []
         for _ in range(ROUNDS + 1):
             wait_until(lambda: supervisor.list_supervisors(server) == [owner], timeout_s=2.0)
             counts.append(_settled_count(server, counts))
