@@ -184,6 +184,11 @@ def keyctl_join_session(name: str) -> int:
     return syscall("keyctl", ctypes.c_int(1), name.encode())
 
 
+def keyctl_unlink(key: int, ring: int) -> None:
+    """KEYCTL_UNLINK: a key goes with its last link (keyctl(2))."""
+    syscall("keyctl", ctypes.c_int(9), ctypes.c_int(key), ctypes.c_int(ring))
+
+
 class _Handle(ctypes.Structure):
     """struct file_handle of open_by_handle_at(2)."""
 

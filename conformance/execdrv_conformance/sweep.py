@@ -20,6 +20,7 @@ import attrs
 
 from execdrv_conformance.observe import group, mount, process
 from execdrv_conformance.standin.guard import Guard
+from execdrv_conformance.standin.key import list_keys, remove_keys
 from execdrv_conformance.store import PREFIX
 
 #: A directory younger than this may belong to a run that has not locked it yet. Seconds.
@@ -49,7 +50,7 @@ def sweep(
     """Remove what dead runs have left.
 
     Args:
-        temporary: the directory of the run directories; None: the machine's.
+        temporary: the directory of the run directories; None: the machine's, and its keys too.
         hierarchies: mount points of control groups; None: this machine's.
         dry_run: only look.
     """
@@ -79,7 +80,23 @@ def sweep(
                 swept.left.append(f"{path}: it can't be removed")
             else:
                 swept.removed.append(path)
+    if temporary is None:
+        _sweep_keys(swept, directories, words, dry_run=dry_run)
     return swept
+
+
+def _sweep_keys(
+    swept: Swept, directories: list[str], words: Mapping[int, str], *, dry_run: bool
+) -> None:
+    """Keys of runs of which nothing lives; a key's name begins with that of its stand-in host."""
+    living = [os.path.basename(path) for path in directories if _lives(path, words)]
+    for key in list_keys(PREFIX).values():
+        if any(key.startswith(f"{run}-") for run in living):
+            swept.alive.append(f"key {key}")
+        elif not dry_run and remove_keys(key):
+            swept.left.append(f"key {key}: it can't be removed")
+        else:
+            swept.removed.append(f"key {key}")
 
 
 def find_traces(run: str) -> list[str]:
@@ -100,6 +117,7 @@ def find_traces(run: str) -> list[str]:
         for pid, words in _list_words()
         if run in words and pid not in _own_line()
     ]
+    found += [f"key {key}" for key in list_keys(f"{run}-").values()]
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             if run in path.read_text():

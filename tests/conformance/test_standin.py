@@ -14,6 +14,7 @@ import pytest
 from execdrv_conformance.observe import group, mount, process
 from execdrv_conformance.standin.guard import MEMORY_BYTES, make_guard
 from execdrv_conformance.standin.handle import StandIn, StandInError
+from execdrv_conformance.standin.key import list_keys, remove_keys
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -37,6 +38,7 @@ def test_the_machine_is_as_before(kit_root: str, tmp_path: Path) -> None:
         os.uname().nodename,
         Path("/proc/net/dev").read_text().count("\n"),
         Path("/proc/sysvipc/shm").read_text(),
+        list_keys("xdc-t-"),
         sorted(os.listdir("/dev/shm")),
     )
     standin = _make(kit_root, tmp_path)
@@ -53,6 +55,7 @@ def test_the_machine_is_as_before(kit_root: str, tmp_path: Path) -> None:
         os.uname().nodename,
         Path("/proc/net/dev").read_text().count("\n"),
         Path("/proc/sysvipc/shm").read_text(),
+        list_keys("xdc-t-"),
         sorted(os.listdir("/dev/shm")),
     )
     assert after == before
@@ -82,6 +85,9 @@ time.sleep(60)
     assert process.wait_ended(sorted(inside), timeout_s=10.0) == []
     for one in groups:
         os.rmdir(one)
+    # It belongs to the machine's root, and no process holds it.
+    assert len(list_keys(f"{name}-")) == 1
+    assert remove_keys(f"{name}-") == []
 
 
 def test_a_request_that_takes_too_long_ends_it(kit_root: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from execdrv_conformance.standin.guard import Guard, make_guard
+from execdrv_conformance.standin.key import remove_keys
 from execdrv_conformance.standin.tree import copy_tree
 
 _PROGRAM = """\
@@ -154,6 +155,7 @@ class StandIn:
         if self._guard is not None:
             self.problems += [f"left over: {path}" for path in self._guard.remove()]
             self._guard = None
+        self.problems += [f"left over: key {key}" for key in remove_keys(f"{self.name}-")]
         shutil.rmtree(self.scratch, ignore_errors=True)
         if self.scratch.exists():
             self.problems.append(f"left over: {self.scratch}")
