@@ -79,9 +79,9 @@ def name_run(directory: Path) -> str:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a file that is there wholly or not at all."""
+    """Write a file that is there wholly or not at all; in the order in which a report has it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.draft")
-    draft.write_text(json.dumps(data))
+    draft.write_text(json.dumps(data, sort_keys=True))
     draft.rename(path)
 
 

@@ -23,6 +23,7 @@ from reportkit import (
 
 from execdrv_conformance.report import model
 from execdrv_conformance.report.model import conclude, verify_report
+from execdrv_conformance.store import read_json, write_json
 
 Report = dict[str, Any]
 
@@ -233,3 +234,10 @@ def test_whatever_the_report_holds_nothing_is_raised(good: Report) -> None:
 @pytest.mark.parametrize("junk", [None, [], "", 1, {}, {"schema": 1}, {"schema": 1, "kit": 2}])
 def test_what_is_no_report_is_told(junk: Any) -> None:
     assert verify_report(junk)
+
+
+def test_evidence_has_the_order_of_the_report_from_the_beginning(tmp_path: Path) -> None:
+    """Words of a verdict may name what a table holds: the same words, whoever reads it."""
+    write_json(tmp_path / "file", {"b": 1, "a": {"d": 2, "c": 3}})
+    found = read_json(tmp_path / "file")
+    assert (list(found), list(found["a"])) == (["a", "b"], ["c", "d"])

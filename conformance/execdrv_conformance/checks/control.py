@@ -128,7 +128,8 @@ def _judge_two_shares(before: float, after: float) -> Finding:
 
 def _judge_steps(arm: Arm) -> Finding:
     marks = arm.inside.listed("marks")
-    return _judge_two_shares(_share_between(marks[0], marks[4]), _share_between(marks[5], marks[9]))
+    # The first step has more than its share: a group that begins has the quota of two periods.
+    return _judge_two_shares(_share_between(marks[1], marks[4]), _share_between(marks[6], marks[9]))
 
 
 def _share_between(begin: list[float], end: list[float]) -> float:

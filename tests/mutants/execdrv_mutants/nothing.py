@@ -13,6 +13,7 @@ from execdrv.limits import Limits, Receipt
 from execdrv.linux.procfs import ProcessId, detect_process, send_signal
 from execdrv.offers import Offers, enforced
 from execdrv.spec import UNSET
+from execdrv_mutants.process import read_environment
 from execdrv_native.driver import NativeDriver
 
 
@@ -80,7 +81,9 @@ def _become_job(box: Box) -> None:
             # The real ids stay: the way back is open.
             os.setegid(box.process.gid)
             os.seteuid(box.process.uid)
-        environment = dict(word.split(b"=", 1) for word in box.process.env)
+        # A plain child has its caller's variables too.
+        words = (*read_environment(), *box.process.env)
+        environment = dict(word.split(b"=", 1) for word in words)
         os.execvpe(box.process.argv[0], list(box.process.argv), environment)
     finally:
         os._exit(127)

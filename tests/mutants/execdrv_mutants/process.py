@@ -78,11 +78,11 @@ class InheritsEnv(NativeDriver):
     name = "inherits-env"
 
     def start(self, box: Box) -> ProcessId:
-        caller = _read_environment()
+        caller = read_environment()
         return super().start(with_order(box, env=(*box.process.env, *caller)))
 
 
-def _read_environment() -> tuple[bytes, ...]:
+def read_environment() -> tuple[bytes, ...]:
     """Those of the first process: the supervisor itself has none."""
     with open("/proc/1/environ", "rb") as file:
         return tuple(word for word in file.read().split(b"\0") if b"=" in word)
