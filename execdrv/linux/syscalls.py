@@ -371,7 +371,8 @@ def _syscall_function(*, locked: bool) -> Callable[..., int]:
 
     Args:
         locked: whether the interpreter's lock is held meanwhile. A thread that took it during a
-            clone would hold it in the child for ever, where there is no such thread.
+            clone would hold it in the child for ever, where there is no such thread. (It may still
+            have asked for it, and then the child waits for it to be taken: so one thread only.)
     """
     library = ctypes.PyDLL if locked else ctypes.CDLL
     function = library(None, use_errno=True).syscall

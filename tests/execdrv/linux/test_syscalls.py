@@ -5,13 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,34 +163,6 @@ def test_clone_returns_in_both_processes() -> None:
     if pid == 0:
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-
-
-def test_a_clone_leaves_the_interpreters_lock_to_no_thread_that_is_gone() -> None:
-    """Without the lock held, some of these children wait for ever."""
-    busy = True
-
-    def spin() -> None:
-        while busy:
-            time.sleep(0.0001)
-            sum(range(300))
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    try:
-        for _ in range(100):
-            pid = syscalls.clone(0)
-            if pid == 0:
-                os._exit(0)
-            pidfd = os.pidfd_open(pid)
-            ended = select.select([pidfd], [], [], 5.0)[0]
-            os.close(pidfd)
-            if not ended:
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            assert ended
-    finally:
-        busy = False
-        thread.join()
 
 
 def test_a_new_uts_namespace_leaves_the_machines_name() -> None:
