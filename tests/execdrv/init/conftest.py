@@ -26,7 +26,7 @@ CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
 MS_NOSUID_NODEV_NOEXEC, MS_REC_PRIVATE = 0xE, 0x44000
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine(), 0)
 LIBC = ctypes.CDLL(None, use_errno=True)
-#: Calls with the interpreter's lock held. Another thread (pytest-xdist has one, which mostly sleeps)
+#: Calls with the interpreter's lock held. Another thread (pytest-xdist has one, mostly asleep)
 #: that took it while this one clones would be its owner in the child for ever.
 LOCKED_LIBC = ctypes.PyDLL(None, use_errno=True)
 #: No step of a test takes longer, or it fails.
