@@ -21,7 +21,7 @@ from execdrv.errors import ExecdrvError
 from execdrv_conformance.agent import AgentError
 from execdrv_conformance.bench import Bench, Look
 from execdrv_conformance.check import Case, Check
-from execdrv_conformance.checks.adversarial_job import differing
+from execdrv_conformance.checks.adversarial_knob import differing
 from execdrv_conformance.finding import Arm, Finding, expect, holds, violated
 from execdrv_conformance.observe import descriptor, process
 
@@ -61,7 +61,7 @@ def _climb(bench: Bench) -> Two:
     for user in USERS:
         with bench.agent(user=user, rootfs=root) as look:
             facts = look.agent.call(
-                "adversarial:climb_descriptors", {"canary": canary, "most": MOST_FDS}
+                "adversarial_reach:climb_descriptors", {"canary": canary, "most": MOST_FDS}
             )
             reached += [f"user {user}: {one}" for one in facts["reached"]]
             opened[user] = facts["opened"]
@@ -73,7 +73,7 @@ def _climb(bench: Bench) -> Two:
             bench.agent(user=user, rootfs=root, workdir=form) as look,
         ):
             started += 1
-            facts = look.agent.call("adversarial:climb_here", {"canary": canary})
+            facts = look.agent.call("adversarial_reach:climb_here", {"canary": canary})
             reached += [f"workdir {form}: {one}" for one in facts["reached"]]
     mark = Path(files["directory"], marker)
     marked = mark.exists()
@@ -144,11 +144,11 @@ def _overwrite(bench: Bench) -> Two:
         try:
             with bench.agent(user=user) as look:
                 programs = _programs(look, copy)
-                facts = look.agent.call("adversarial:hold_programs", {"programs": programs})
+                facts = look.agent.call("adversarial_reach:hold_programs", {"programs": programs})
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 pid = 0
-                more = look.agent.call("adversarial:reopen_programs", {"held": facts["held"]})
+                more = look.agent.call("adversarial_reach:reopen_programs", {"held": facts["held"]})
                 seen += facts["seen"]
                 writable += [*facts["writable"], *(f"again {fd}" for fd in more["reopened"])]
                 held += [

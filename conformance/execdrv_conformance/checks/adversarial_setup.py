@@ -23,7 +23,7 @@ from execdrv_conformance import kernel
 from execdrv_conformance.agent import AgentError
 from execdrv_conformance.bench import Bench, Look
 from execdrv_conformance.check import Check
-from execdrv_conformance.checks.adversarial_job import differing
+from execdrv_conformance.checks.adversarial_knob import differing
 from execdrv_conformance.checks.adversarial_reach import SETUP, Two, spoilt_root
 from execdrv_conformance.finding import Arm, Finding, expect, holds, unfinished, violated
 from execdrv_conformance.observe import mount
@@ -103,7 +103,7 @@ class _Watch:
         try:
             with self.bench.agent(user="0", **fields) as look:
                 self._swap(signal.SIGSTOP)
-                facts = look.agent.call("adversarial:find_bound", arguments)
+                facts = look.agent.call("adversarial_reach:find_bound", arguments)
                 mounts = mount.read_mounts(look.pid)
         except (AgentError, ExecdrvError):
             if kind == "plain":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from execdrv_conformance.check import Check
-from execdrv_conformance.checks.crash import CRASH_CHECKS
-from execdrv_conformance.checks.leak import LEAK_CHECKS
+from execdrv_conformance.checks import crash, leak, leak_failure
 
-CHECKS: tuple[Check, ...] = (*LEAK_CHECKS, *CRASH_CHECKS)
+CHECKS: tuple[Check, ...] = (
+    *leak.CHECKS,
+    *leak_failure.CHECKS,
+    *crash.CHECKS,
+)

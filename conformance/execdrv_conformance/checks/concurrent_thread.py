@@ -23,7 +23,7 @@ from execdrv_conformance.checks.concurrent_job import (
     wait_for,
 )
 from execdrv_conformance.checks.job import attempt, sweep, wait_until, warm_up
-from execdrv_conformance.checks.leak import look_at_all, rest_of
+from execdrv_conformance.checks.rest import look_at_all, rest_of
 from execdrv_conformance.finding import Arm, Finding, expect, unfinished, violated
 from execdrv_conformance.observe import process
 

@@ -26,7 +26,7 @@ from execdrv_conformance.checks.job import (
     sweep,
     warm_up,
 )
-from execdrv_conformance.checks.leak import look_at_all, rest_of
+from execdrv_conformance.checks.rest import look_at_all, rest_of
 from execdrv_conformance.finding import Arm, Finding, expect, unfinished, violated
 from execdrv_conformance.observe import process, supervisor
 
@@ -342,7 +342,7 @@ def _judge_stale(arm: Arm) -> Finding:
     return expect(not harmed and dropped and honoured, saw)
 
 
-CRASH_CHECKS = (
+CHECKS = (
     Check(
         id="crash.recover",
         cases=(CRASHES,),

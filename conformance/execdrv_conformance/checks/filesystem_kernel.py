@@ -154,7 +154,7 @@ def _search_mounts(bench: Bench) -> Gathered:
     inside, outside = {}, {}
     for part, fields in asks.items():
         with bench.agent(**fields) as look:
-            inside[part] = look.agent.call("filesystem:search_mounts", {"words": words})
+            inside[part] = look.agent.call("filesystem_kernel:search_mounts", {"words": words})
             lines = Path(f"/proc/{look.pid}/mountinfo").read_text().splitlines()
         found = {word: [line for line in lines if word in line][:3] for word in words}
         outside[part] = {"found": found}
@@ -182,7 +182,7 @@ CHECKS = (
     Check(
         id="fs.proc-own",
         cases=(PLAIN,),
-        probe="filesystem:list_proc",
+        probe="filesystem_kernel:list_proc",
         arguments=lambda look: {"name": look.canaries.processes.facts()["name"]},
         observe=_observe_proc,
         inside=_judge_proc,
@@ -192,7 +192,7 @@ CHECKS = (
     Check(
         id="fs.masked",
         cases=(ROOT,),
-        probe="filesystem:open_kernel_files",
+        probe="filesystem_kernel:open_kernel_files",
         arguments=lambda look: {"paths": list(KERNEL_FILES)},
         observe=_observe_masks,
         inside=_judge_masked,
@@ -202,7 +202,7 @@ CHECKS = (
     Check(
         id="fs.sys-ro",
         cases=(ROOT,),
-        probe="filesystem:open_knobs",
+        probe="filesystem_kernel:open_knobs",
         arguments=lambda look: {
             "paths": list(KNOBS),
             "tops": ["/proc/sys", "/sys"],

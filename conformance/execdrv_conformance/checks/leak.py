@@ -1,119 +1,44 @@
 """Checks of `leak`: what is left of a container, whatever its end was.
 
-All of them but two read one and the same row of lives: before each and after it the machine is
-looked at. That the looks see anything is shown with things which the kit makes for a moment.
+All of them but `leak.fd` read one and the same row of lives: before each and after it the machine
+is looked at. `leak_failure` has what is left of one that never ran.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from execdrv.errors import ExecdrvError
 from execdrv.spec import Bind, Tmpfs
-from execdrv_conformance import kernel
 from execdrv_conformance.agent import AgentError
 from execdrv_conformance.bench import Bench
-from execdrv_conformance.canary.network import delete_link, make_veth
 from execdrv_conformance.check import Case, Check
 from execdrv_conformance.checks.job import (
     attempt,
-    kill,
     leave_kinds,
     state_of,
     sweep,
     wait_until,
     warm_up,
 )
+from execdrv_conformance.checks.rest import look_at_all, look_at_decoys, rest_of, sweep_rest
 from execdrv_conformance.finding import Arm, Finding, Judgement, expect, unfinished, violated
-from execdrv_conformance.observe import group, process, supervisor
-from execdrv_conformance.observe.rule import list_rules
-from execdrv_conformance.observe.snapshot import Snapshot, wait_for_rest
+from execdrv_conformance.observe import process, supervisor
 
 LEAKS = Case(name="leaks", budget_s=110.0)
 
 Two = tuple[dict[str, Any], dict[str, Any]]
 
 MEMORY_BYTES = 64 << 20
-#: Seconds after which what is there still is left over.
-REST_S = 1.5
-#: Memory in which nothing can be started.
-TINY_BYTES = 4096
-
-# --- looking -----------------------------------------------------------------------------------
-
-
-def look_at_all(bench: Bench) -> Snapshot:
-    """A snapshot with what belongs to the kit's scratch and to networks besides."""
-    lines = dict(bench.snapshot().lines)
-    lines["rule"] = frozenset(list_rules())
-    # The root of every job here is a directory of the kit's; a name that stays there is left over.
-    own = frozenset(name for name in lines["file"] if not name.startswith("/run/netns/"))
-    lines["file"] = own | _names_of(bench.root)
-    return Snapshot(lines=lines)
-
-
-def _names_of(top: Path) -> frozenset[str]:
-    found = []
-    for directory, names, files in os.walk(top):
-        found += [os.path.join(directory, name) for name in (*names, *files)]
-    return frozenset(found)
-
-
-def rest_of(bench: Bench, before: Snapshot) -> dict[str, list[str]]:
-    """What has come since, and stays: by kind, a few lines each."""
-    left = wait_for_rest(before, lambda: look_at_all(bench), timeout_s=REST_S)
-    return {kind: lines[:5] for kind, lines in left.items()}
-
-
-def _sweep_rest(left: dict[str, list[str]]) -> None:
-    """End processes that were left; files, groups and mounts are in the next look's `before`."""
-    for line in left.get("process", []):
-        kill(int(line.split()[0]))
-
-
-@contextlib.contextmanager
-def _decoys(bench: Bench) -> Iterator[None]:
-    """One thing of each kind for which a container is looked through, made by the kit."""
-    word = bench.nonce()
-    place = bench.directory("decoy")
-    file = state_of(bench) / word
-    with contextlib.ExitStack() as undo:
-        kernel.mount("xdc", str(place), "tmpfs", 0, "size=4k")
-        undo.callback(kernel.umount, str(place))
-        file.touch()
-        undo.callback(file.unlink)
-        names = Path("/run/netns")
-        names.mkdir(exist_ok=True)
-        (names / word).touch()
-        undo.callback((names / word).unlink)
-        for controller in group.list_hierarchies():
-            above = group.directory_of(os.getpid(), controller)
-            if above is not None:
-                os.mkdir(os.path.join(above, word))
-                undo.callback(os.rmdir, os.path.join(above, word))
-                break
-        with contextlib.suppress(OSError):
-            make_veth(word[:13], f"{word[:13]}p")
-            undo.callback(delete_link, word[:13])
-        yield
-
-
-def _look_at_decoys(bench: Bench) -> dict[str, int]:
-    """How many of the kit's own things the look finds, by kind."""
-    before = look_at_all(bench)
-    with _decoys(bench):
-        found = before.compare(look_at_all(bench))
-    return {kind: len(lines) for kind, lines in found.items()}
 
 
 # --- a row of lives ----------------------------------------------------------------------------
 
 
-def _fields(bench: Bench) -> dict[str, Any]:
+def busy_fields(bench: Bench) -> dict[str, Any]:
     """All that makes a driver make things: limits, mounts."""
     source = bench.directory("bound")
     return bench.adapt(
@@ -129,8 +54,8 @@ def _fields(bench: Bench) -> dict[str, Any]:
 def _live(bench: Bench) -> dict[str, Any]:
     """One container for each way of ending: what is left of it, and what was there before."""
     warm_up(bench)
-    seen = _look_at_decoys(bench)
-    fields = _fields(bench)
+    seen = look_at_decoys(bench)
+    fields = busy_fields(bench)
     bench.asked = dict(fields)
     lives: list[dict[str, Any]] = []
     during: dict[str, int] = {}
@@ -153,7 +78,7 @@ def _live(bench: Bench) -> dict[str, Any]:
         except (ExecdrvError, AgentError, TimeoutError) as problem:
             error = f"{type(problem).__name__}: {problem}"
         left = rest_of(bench, before)
-        _sweep_rest(left)
+        sweep_rest(left)
         lives.append({"way": way, "error": error, "left": left})
     return {"lives": lives, "during": during, "seen": seen}
 
@@ -232,86 +157,6 @@ def _judge_kinds(*kinds: str, control: str, marked: bool = False) -> Judgement:
     return judge
 
 
-# --- failures ----------------------------------------------------------------------------------
-
-
-def _fail(bench: Bench) -> Two:
-    """A failure at each stage, and the supervisor's death after each step."""
-    warm_up(bench)
-    seen = _look_at_decoys(bench)
-    root = bench.fresh_root()
-    (root / "srv/file").write_text("no directory")
-    (root / "srv/text").write_text("no program")
-    (root / "srv/text").chmod(0o755)
-    folder = bench.directory("bound")
-    true = ["/bin/true"]
-    taken = f"taken-{bench.nonce()}"
-    asked: dict[str, tuple[list[str], dict[str, Any]]] = {
-        "no such command": (["/no/such/command"], {}),
-        "no program": (["/srv/text"], {}),
-        "no such directory": (true, {"workdir": "/no/such/directory"}),
-        "file as directory": (true, {"workdir": "/srv/file"}),
-        "bind onto a file": (
-            true,
-            {"binds": (Bind(source=os.fsencode(folder), target=b"/srv/file"),)},
-        ),
-        "bind below a file": (
-            true,
-            {"binds": (Bind(source=os.fsencode(folder), target=b"/srv/file/below"),)},
-        ),
-        "too little memory": (true, {"memory": TINY_BYTES}),
-        "no such user": (true, {"user": "nobody-has-this-name"}),
-        "an id of another": (true, {"name": taken}),
-    }
-    failures = []
-    full = _fields(bench)
-    with bench.start(["/bin/sleep", "60"], stdout=None, stderr=None, name=taken):
-        for title, (argv, fields) in asked.items():
-            before = look_at_all(bench)
-            act = _runner(bench, argv, {**full, **fields, "rootfs": root})
-            errors = attempt(act)
-            left = rest_of(bench, before)
-            _sweep_rest(left)
-            failures.append({"stage": title, "error": errors[:1], "left": left})
-        for steps in (1, 2, 3):
-            before = look_at_all(bench)
-            title, errors = _fail_after(bench, steps, full)
-            left = rest_of(bench, before)
-            _sweep_rest(left)
-            failures.append({"stage": title, "error": errors[:1], "left": left})
-    return {}, {"failures": failures, "seen": seen}
-
-
-def _runner(bench: Bench, argv: list[str], fields: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: bench.run(argv, **fields)
-
-
-def _fail_after(bench: Bench, steps: int, fields: dict[str, Any]) -> tuple[str, list[str]]:
-    """The supervisor is killed after some steps; the caller's next step fails, and it destroys."""
-    box = bench.container(["/bin/sleep", "60"], stdout=None, stderr=None, **fields)
-    lived = (box.create, box.isolate, box.limit, box.start)
-    for step in lived[:steps]:
-        step()
-    supervisor.kill_together([supervisor.find_supervisor(state_of(bench), box.id)])
-    errors = attempt(lived[steps])
-    errors += attempt(box.destroy)
-    return f"supervisor killed after {lived[steps - 1].__name__}", errors
-
-
-def _judge_failures(arm: Arm) -> Finding:
-    failures, seen = arm.outside.listed("failures"), arm.outside.table("seen")
-    blind = [kind for kind in ("mount", "group", "file") if not seen.get(kind)]
-    if blind:
-        return unfinished(f"the look finds no {blind[0]} where there is one")
-    if failures[0]["error"] != ["CommandNotFoundError"]:
-        return unfinished(f"a command that is not there: {failures[0]['error'] or 'no error'}")
-    left = [f"{one['stage']}: {one['left']}" for one in failures if one["left"]]
-    failed = [one for one in failures if one["error"]]
-    return expect(
-        not left, "; ".join(left[:3]) if left else f"{len(failed)} failures, nothing left"
-    )
-
-
 # --- descriptors -------------------------------------------------------------------------------
 
 ROUNDS = 4
@@ -383,7 +228,7 @@ def _judge_descriptors(arm: Arm) -> Finding:
     return expect(not grown, f"over {lives} lives: {grown or first}")
 
 
-LEAK_CHECKS = (
+CHECKS = (
     Check(
         id="leak.proc",
         cases=(LEAKS,),
@@ -431,13 +276,5 @@ LEAK_CHECKS = (
         inside=None,
         outside=_judge_kinds("file", "ipc", control="file"),
         likely="a file is made under a name that no record has",
-    ),
-    Check(
-        id="leak.failed",
-        cases=(LEAKS,),
-        scenario=_fail,
-        inside=None,
-        outside=_judge_failures,
-        likely="what was made before the failure is removed after success only",
     ),
 )

@@ -221,7 +221,7 @@ def _judge_joined(arm: Arm) -> Finding:
     return expect(bool(joined) and all(one == job for one in joined), f"{joined} beside {job}")
 
 
-REPORT_CHECKS = (
+CHECKS = (
     Check(
         id="life.wait-many",
         cases=(REPORTS,),

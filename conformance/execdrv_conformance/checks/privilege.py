@@ -347,7 +347,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="sec.deny",
         cases=(ROOT,),
-        probe="privilege:call_denied",
+        probe="privilege_call:call_denied",
         observe=_observe_tasks,
         inside=_judge_denied,
         outside=_judge_filter,
@@ -356,7 +356,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="sec.allow",
         cases=(ROOT,),
-        probe="privilege:call_allowed",
+        probe="privilege_call:call_allowed",
         arguments=lambda look: {"directory": writable_place(look)},
         inside=_judge_allowed,
         # That a call works is for who makes it to see.
@@ -366,7 +366,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="sec.arch",
         cases=(ROOT,),
-        probe="privilege:call_by_other_entries",
+        probe="privilege_call:call_by_other_entries",
         inside=_judge_entries,
         outside=None,
         likely="the filter looks at calls of one architecture and lets the others through",
@@ -374,7 +374,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="sec.threads",
         cases=(ROOT,),
-        probe="privilege:call_in_threads",
+        probe="privilege_call:call_in_threads",
         observe=_observe_filters,
         inside=_judge_denied,
         outside=_judge_filter,
