@@ -18,21 +18,23 @@ _PATIENCE_S = 2.0
 
 
 def list_keys(beginning: str) -> dict[int, str]:
-    """Keys whose name begins so, by number: those that this process may see (proc_keys(5))."""
+    """The user keyring's keys whose name begins so, by number (proc_keys(5)).
+
+    Those of a session keyring end with its last process, whenever the kernel comes to it.
+    """
     found = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/keys").read_text().splitlines():
             words = line.split(None, 8)
             name = words[8].partition(":")[0] if len(words) == 9 else ""
-            if words[7:8] == ["user"] and name.startswith(beginning):
+            in_user_ring = name.startswith(beginning) and name.endswith("-u")
+            if words[7:8] == ["user"] and in_user_ring:
                 found[int(words[0], 16)] = name
     return found
 
 
 def remove_keys(beginning: str) -> list[str]:
     """Take keys out of the user keyring, which ends them; may be repeated.
-
-    Those of a session keyring end with its last process, a moment later.
 
     Returns:
         The names of those that are left.
