@@ -24,11 +24,10 @@ from execdrv_conformance.observe import group, process
 #: second.
 RAISED, LOWERED = 128 * MIB, 40 * MIB
 FEW_CPUS, MORE_CPUS = 0.2, 0.5
-STEP_S = 0.25
+#: A job sees its share in periods of 0.1 s, one early or late: three steps must be many of them.
+STEP_S = 0.4
 #: Of a share over one second: a period of the quota's is a tenth of that.
 SHARE_TOLERANCE = 0.2
-#: By the job's own steps: one begins and ends when it may run, up to a period early or late.
-STEP_TOLERANCE = 0.35
 #: More than the kernel lets anybody ask for (Documentation/admin-guide/cgroup-v2, pids).
 TOO_MANY = 1 << 40
 
@@ -119,11 +118,9 @@ def _read_quota(look: Look) -> float | None:
     return group.read_quota(directory) if directory is not None else None
 
 
-def _judge_two_shares(
-    before: float, after: float, *, tolerance: float = SHARE_TOLERANCE
-) -> Finding:
+def _judge_two_shares(before: float, after: float) -> Finding:
     near = [
-        abs(share - quota) <= tolerance * quota
+        abs(share - quota) <= SHARE_TOLERANCE * quota
         for share, quota in ((before, FEW_CPUS), (after, MORE_CPUS))
     ]
     saw = f"{before:.2f} and then {after:.2f} cpus where {FEW_CPUS} and {MORE_CPUS} were asked for"
@@ -134,7 +131,7 @@ def _judge_steps(arm: Arm) -> Finding:
     marks = arm.inside.listed("marks")
     # The first step has more than its share: a group that begins has the quota of two periods.
     before, after = _share_between(marks[1], marks[4]), _share_between(marks[6], marks[9])
-    return _judge_two_shares(before, after, tolerance=STEP_TOLERANCE)
+    return _judge_two_shares(before, after)
 
 
 def _share_between(begin: list[float], end: list[float]) -> float:
