@@ -108,6 +108,20 @@ def test_an_odd_size_is_clamped_to_whole_pages_below(limited: Group, asked: int)
     assert int(receipt.value) == asked // PAGE * PAGE
 
 
+@pytest.mark.parametrize("asked", [1, PAGE - 1, PAGE + 1])
+def test_less_than_the_group_of_the_job_takes_itself_is_refused_or_kept(
+    limited: Group, layout: Layout, asked: int
+) -> None:
+    """On v1 the group below is charged to the limited one; on v2 it has no memory controller."""
+    if layout.v1("memory") is None:
+        (receipt,) = apply_limits(limited, Limits(memory_bytes=asked))
+        assert (receipt.status, int(receipt.value)) == ("clamped", asked // PAGE * PAGE)
+        return
+    with pytest.raises(LimitError, match=f"cannot limit memory .* to {asked}: ") as caught:
+        apply_limits(limited, Limits(memory_bytes=asked))
+    assert "it uses more than that already" in caught.value.hint
+
+
 def test_swap_never_gains_from_the_rounding_of_the_sum(limited: Group) -> None:
     asked = Limits(memory_bytes=10 * PAGE - 1, memory_swap_bytes=2 * PAGE - 1)
     if check_limits_swap(limited):
