@@ -91,7 +91,10 @@ def _sweep_keys(
     """Keys of runs of which nothing lives; a key's name begins with that of its stand-in host."""
     living = [os.path.basename(path) for path in directories if _lives(path, words)]
     for key in list_keys(PREFIX).values():
-        if any(key.startswith(f"{run}-") for run in living):
+        # What stands before the word is the name of its stand-in host.
+        host = key.removesuffix("-u").rpartition("-")[0]
+        mentioned = _is_owned(host) or is_mentioned(host, words)
+        if mentioned or any(key.startswith(f"{run}-") for run in living):
             swept.alive.append(f"key {key}")
         elif not dry_run and remove_keys(key):
             swept.left.append(f"key {key}: it can't be removed")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from execdrv_conformance import kernel
 from execdrv_conformance import sweep as module
+from execdrv_conformance.standin.key import USER_RING, list_keys, remove_keys
 from execdrv_conformance.store import (
     find_run,
     hold_run,
@@ -167,3 +169,21 @@ def test_names_of_groups_begin_with_the_prefix(tmp_path: Path) -> None:
     assert name_run(Path("/tmp/xdc-abc")) == "xdc-abc"
     assert name_run(Path("/tmp/xdc-abc/driver-1")) == "xdc-abc-driver-1"
     assert name_run(Path("/tmp/mine")) == "xdc-mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the keys are in its keyring")
+def test_keys_of_the_dead_are_removed_and_those_of_the_living_stay() -> None:
+    dead, alive = f"xdc-z-{NOBODY}-1-word-u", f"xdc-z-{os.getpid()}-1-word-u"
+    for name in (dead, alive):
+        kernel.add_key("user", name, b"word", USER_RING)
+    try:
+        looked, swept = Swept(), Swept()
+        module._sweep_keys(looked, [], {}, dry_run=True)
+        assert f"key {dead}" in looked.removed
+        assert list(list_keys(dead).values()) == [dead]
+        module._sweep_keys(swept, [], {}, dry_run=False)
+        assert f"key {dead}" in swept.removed and f"key {alive}" in swept.alive
+        assert list_keys(dead) == {}
+        assert list(list_keys(alive).values()) == [alive]
+    finally:
+        assert remove_keys(alive) == remove_keys(dead) == []

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from execdrv.linux.cgroups.control import (
     Journal,
     RefusedError,
+    read_control,
     read_keyed,
     read_optional,
     swap_in_use,
@@ -103,7 +104,7 @@ def list_devices(path: str) -> None:
     Raises:
         OSError: EPERM where a group above denies some.
     """
-    if "a *:* rwm" in (read_optional(path + "/devices.list") or ""):
+    if "a *:* rwm" in read_control(path + "/devices.list"):
         write_control(path + "/devices.deny", "a")
         _write_rules(path + "/devices.allow", ("c *:* rwm", "b *:* rwm"))
 
@@ -114,7 +115,7 @@ def replace_devices(path: str, job: str, rules: Sequence[str]) -> None:
     Raises:
         OSError: the kernel refused a rule; the list may be shorter than asked, never longer.
     """
-    old = (read_optional(path + "/devices.list") or "").splitlines()
+    old = read_control(path + "/devices.list").splitlines()
     # What is taken from a group is taken from those below it too; what is given is not.
     _write_rules(path + "/devices.deny", old)
     _write_rules(path + "/devices.allow", rules)

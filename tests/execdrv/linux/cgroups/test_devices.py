@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from execdrv.linux.cgroups import (
     Layout,
     allow_devices,
     devices_supported,
+    v1,
 )
 from execdrv.linux.cgroups.devices import assemble_program
 
@@ -207,3 +209,15 @@ def test_devices_of_a_group_that_is_gone_are_an_error(make: Any, layout: Layout)
     group.remove()
     with pytest.raises(IsolationError):
         allow_devices(group)
+
+
+def test_a_list_that_can_not_be_read_is_an_error_and_nothing_is_allowed(tmp_path: Path) -> None:
+    # A FAKE group: without its list nobody knows what to take away first.
+    (tmp_path / "job").mkdir()
+    for name in ("devices.deny", "devices.allow", "job/devices.allow"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(OSError, match=r"devices\.list"):
+        v1.replace_devices(str(tmp_path), str(tmp_path / "job"), ["c 1:3 rw"])
+    with pytest.raises(OSError, match=r"devices\.list"):
+        v1.list_devices(str(tmp_path))
+    assert (tmp_path / "devices.allow").read_text() == ""
