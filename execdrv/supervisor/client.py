@@ -189,7 +189,8 @@ class Client:
 
     def _take_exit(self) -> Exit:
         """The answer to `wait`, which has come; else step 3."""
-        connection, self._waiting = self._waiting, None
+        # It stays there meanwhile: `close` leaves alone what a thread waits on.
+        connection = self._waiting
         try:
             if connection is None:
                 raise SupervisorLostError(
@@ -202,8 +203,10 @@ class Client:
                 raise
             return entry.record.exit
         finally:
-            if connection is not None and connection is not self._starter:
-                connection.close()
+            with self._asking_lock:
+                self._waiting = None
+                if connection is not None and connection is not self._starter:
+                    connection.close()
 
     def _not_ended(self, timeout_s: float | None) -> TimeoutError:
         return TimeoutError(f"container {self._container!r} has not ended in {timeout_s:g} s")

@@ -6,8 +6,10 @@ import os
 import select
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -266,9 +268,39 @@ def test_destroy_leaves_the_answer_to_a_thread_that_waits(host: Host, R: Path, l
     container.close()
 
 
-def test_threads_that_destroy_at_once_all_know_the_end(host: Host, R: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+def test_destroy_leaves_the_connection_to_a_thread_that_takes_the_answer(
+    host: Host, R: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = host.start("native", ["sleep", "60"], rootfs=R)
+    container.fileno()
+    connection = container._client._waiting
+    assert connection is not None
+    finish = connection.finish
+    taking, go_on = threading.Event(), threading.Event()
 
+    def take_slowly(operation: str, *, timeout_s: float) -> object:
+        taking.set()
+        go_on.wait(10)
+        return finish(operation, timeout_s=timeout_s)
+
+    close = container._client.close
+
+    def close_late() -> None:
+        taking.wait(10)
+        close()
+
+    monkeypatch.setattr(connection, "finish", take_slowly)
+    monkeypatch.setattr(container._client, "close", close_late)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(container.wait, 10)
+        wait_until(container._client._wait_lock.locked)
+        container.destroy()
+        go_on.set()
+        assert future.result(timeout=10).reason == "destroyed"
+    assert container.wait().reason == "destroyed"
+
+
+def test_threads_that_destroy_at_once_all_know_the_end(host: Host, R: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
             container = host.start("native", ["sleep", "60"], rootfs=R)

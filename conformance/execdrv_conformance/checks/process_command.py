@@ -15,7 +15,8 @@ from execdrv_conformance.observe import process
 #: Always tried, for what is special about them; the rest of a run's codes are drawn by the seed.
 SPECIAL_CODES = (0, 1, 126, 127, 137, 255)
 DRAWN_CODES = 2
-SPECIAL_SIGNALS = (signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV)
+# SIGPIPE, since interpreters ignore it and hand that on.
+SPECIAL_SIGNALS = (signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGPIPE)
 OTHER_SIGNALS = (1, 2, 3, 6, 8, 10, 12, 13, 14, 15, 34, 40, 64)
 #: Of scenarios, which make containers of their own: a slow one spoils no other heading's time.
 PROCESS = Case(name="process")
